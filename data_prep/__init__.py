@@ -1,0 +1,1 @@
+"""From raw studies to sharded TFRecords, and from those to batches."""

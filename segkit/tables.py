@@ -1,0 +1,182 @@
+"""Lazy tables `name -> "module:function"`, and the options that an entry takes.
+
+A table is a plain dictionary in a package's `__init__`. Names and options are checked by
+reading the module's source, so a typo is answered without importing TensorFlow.
+"""
+
+import ast
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from segkit.errors import ConfigError
+from segkit.errors import nearest
+
+MISSING = object()
+
+
+@dataclass(frozen=True)
+class Option:
+    """One keyword argument of a table entry.
+
+    Attributes:
+        default: Its default value, or `MISSING`.
+        annotation: Its annotation as source text, or `None`.
+        keyword_only: `True` for arguments after `*`: those a config may set.
+    """
+
+    default: object
+    annotation: str | None
+    keyword_only: bool
+
+
+def target(table, name, what):
+    """Returns the `"module:function"` that `name` stands for in `table`.
+
+    Args:
+        table: Mapping name -> `"module:function"`.
+        name: Name to look up.
+        what: What the table holds, for the message: `"model"`, `"loss"`, ...
+
+    Raises:
+        ConfigError: If `name` is not in the table; names the nearest match.
+    """
+    if name not in table:
+        raise ConfigError(f"unknown {what} {name!r}. {nearest(name, table)}")
+    return table[name]
+
+
+def load(table, name, what):
+    """Imports and returns the object behind `name`. Raises `ConfigError` as `target` does."""
+    module, _, attribute = target(table, name, what).partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@lru_cache
+def options_of(entry):
+    """Returns the arguments of `"module:function"` without importing the module.
+
+    Args:
+        entry: `"module:function"`; a class stands for its `__init__`.
+
+    Returns:
+        Dict argument name -> `Option`, in order of declaration.
+    """
+    module, _, attribute = entry.partition(":")
+    source = Path(_source_file(module)).read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name == attribute:
+            return _arguments(node)
+        if isinstance(node, ast.ClassDef) and node.name == attribute:
+            for child in node.body:
+                if isinstance(child, ast.FunctionDef) and child.name == "__init__":
+                    return _arguments(child)
+            return {}
+    raise ConfigError(f"table entry {entry!r}: {module} defines no {attribute}.")
+
+
+def check_options(table, name, options, what):
+    """Checks the options of a config section against the entry's keyword-only arguments.
+
+    Args:
+        table: Mapping name -> `"module:function"`.
+        name: Name of the entry.
+        options: Mapping option -> value, as read from YAML.
+        what: Config section, for the message.
+
+    Raises:
+        ConfigError: Unknown name, unknown option, missing option or value of the wrong type.
+    """
+    declared = options_of(target(table, name, what))
+    known = {key: option for key, option in declared.items() if option.keyword_only}
+    for key, value in options.items():
+        if key not in known:
+            raise ConfigError(f"{what} {name!r} has no option {key!r}. {nearest(key, known)}")
+        check_type(value, known[key].annotation, f"{what}.{key}")
+    for key, option in known.items():
+        if option.default is MISSING and key not in options:
+            raise ConfigError(f"{what} {name!r} needs the option {key!r}; add {what}.{key}.")
+
+
+def check_type(value, annotation, path):
+    """Checks one YAML value against an annotation given as source text.
+
+    Understands `int`, `float`, `bool`, `str`, `list[...]`, `tuple[...]`, unions with `|` and
+    `None`. An `int` passes for a `float`; a `bool` never passes for an `int`. Other
+    annotations are not checked.
+
+    Raises:
+        ConfigError: Names `path`, the expected type and the value received.
+    """
+    if annotation is None or _fits(value, ast.parse(annotation, mode="eval").body):
+        return
+    message = f"{path} must be {annotation}, got {value!r} ({type(value).__name__})."
+    if isinstance(value, str) and _is_float(value):
+        message += f" YAML reads {value} as text; write {float(value)!r}."
+    raise ConfigError(message)
+
+
+def _fits(value, node):
+    if isinstance(node, ast.BinOp):
+        return _fits(value, node.left) or _fits(value, node.right)
+    if isinstance(node, ast.Constant):
+        return value is None if node.value is None else True
+    if isinstance(node, ast.Subscript):
+        if not isinstance(value, list | tuple):
+            return False
+        inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        inner = [n for n in inner if not (isinstance(n, ast.Constant) and n.value is Ellipsis)]
+        if len(inner) == 1:
+            return all(_fits(v, inner[0]) for v in value)
+        return len(value) == len(inner) and all(map(_fits, value, inner))
+    name = getattr(node, "id", None)
+    if name == "float":
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if name == "int":
+        return isinstance(value, int) and not isinstance(value, bool)
+    kinds = {"bool": bool, "str": str, "dict": dict, "list": list | tuple, "tuple": list | tuple}
+    return isinstance(value, kinds[name]) if name in kinds else True
+
+
+def _is_float(text):
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _source_file(module):
+    """Path of a module's source; imports its parent packages only, which are tables."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"no module {module!r}: is the package installed?")
+    return spec.origin
+
+
+def _arguments(node):
+    args = node.args
+    names = [a for a in args.posonlyargs + args.args if a.arg != "self"]
+    defaults = [MISSING] * (len(names) - len(args.defaults)) + list(args.defaults)
+    found = {
+        a.arg: Option(_literal(d), _text(a), False) for a, d in zip(names, defaults, strict=True)
+    }
+    for a, default in zip(args.kwonlyargs, args.kw_defaults, strict=True):
+        value = MISSING if default is None else _literal(default)
+        found[a.arg] = Option(value, _text(a), True)
+    return found
+
+
+def _text(argument):
+    return None if argument.annotation is None else ast.unparse(argument.annotation)
+
+
+def _literal(node):
+    if node is MISSING:
+        return MISSING
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ast.unparse(node)
