@@ -1,0 +1,328 @@
+"""The whole configuration schema, and the strict loader of `configs/NAME.yaml`.
+
+A config is a flat typed YAML file, two levels deep: `model data augment loss train inference`.
+`model` and `loss` name a component; their other keys are the keyword-only arguments of its
+builder. Precedence: file, then `--set section.key=value`. Nothing here imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+
+import yaml
+
+from segkit.errors import ConfigError
+from segkit.errors import nearest
+from segkit.tables import MISSING
+from segkit.tables import check_options
+from segkit.tables import check_type
+
+
+@dataclass(frozen=True)
+class Component:
+    """A named part with its options, such as `model: {name: unet, filters: 16}`.
+
+    Attributes:
+        name: Name in the component's table.
+        options: Keyword arguments of its builder.
+    """
+
+    name: str
+    options: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What the network sees.
+
+    Attributes:
+        path: Folder written by `tools/prepare_data.py`; `null` means the built-in phantoms.
+        fold: Fold to validate on; all others train.
+        patch_size: Patch side lengths in voxels: `[height, width]` draws slices,
+            `[depth, height, width]` draws volumes.
+        foreground_fraction: Share of training patches forced to be centred on foreground.
+    """
+
+    path: str | None = None
+    fold: int = 0
+    patch_size: list[int]
+    foreground_fraction: float = 1 / 3
+
+    def __post_init__(self):
+        _require(len(self.patch_size) in (2, 3), "data.patch_size", self.patch_size, "2 or 3 sides")
+        _require(min(self.patch_size) > 0, "data.patch_size", self.patch_size, "positive sides")
+        _require_range("data.foreground_fraction", self.foreground_fraction, 0, 1)
+        _require(self.fold >= 0, "data.fold", self.fold, "a fold number from 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random changes of each training patch; zero strength is the identity.
+
+    Attributes:
+        flip: Probability of mirroring each array axis, `(depth, height, width)`.
+        rotation_deg: Largest angle in degrees, either way, about each axis (in plane for slices).
+        rotation_probability: Share of patches that are rotated.
+        scaling: Range of the isotropic zoom factor; above 1 magnifies.
+        scaling_probability: Share of patches that are scaled.
+        brightness: Range of the factor on all intensities.
+        contrast: Range of the factor on the distance from the patch's mean intensity.
+        intensity_probability: Share of patches for brightness and for contrast, drawn apart.
+    """
+
+    flip: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    rotation_deg: float = 0.0
+    rotation_probability: float = 0.2
+    scaling: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    scaling_probability: float = 0.2
+    brightness: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    contrast: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    intensity_probability: float = 0.15
+
+    def __post_init__(self):
+        _require(len(self.flip) == 3, "augment.flip", self.flip, "3 probabilities, one per axis")
+        for probability in self.flip:
+            _require_range("augment.flip", probability, 0, 1)
+        _require_range("augment.rotation_deg", self.rotation_deg, 0, 180)
+        for name in ("rotation", "scaling", "intensity"):
+            _require_range(
+                f"augment.{name}_probability", getattr(self, f"{name}_probability"), 0, 1
+            )
+        for name in ("scaling", "brightness", "contrast"):
+            value = getattr(self, name)
+            ordered = len(value) == 2 and 0 < value[0] <= value[1]
+            _require(ordered, f"augment.{name}", value, "[low, high] with 0 < low <= high")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the weights are found.
+
+    Attributes:
+        epochs: Number of epochs; the learning-rate schedule ends with the last.
+        steps_per_epoch: Optimizer steps per epoch.
+        batch_size: Patches per step over *all* replicas; a multiple of their number.
+        validation_batches: Batches of validation patches after each epoch, the same each time.
+        optimizer: Name in `segkit.training.OPTIMIZERS`.
+        learning_rate: Learning rate at step 0.
+        schedule: Name in `segkit.training.SCHEDULES`.
+        weight_decay: Decoupled weight decay per step, times the learning rate.
+        clip_norm: Largest global gradient norm; 0 switches clipping off.
+        precision: `float32`, `mixed_float16` or `mixed_bfloat16`.
+        xla: `auto` (on for GPUs, off for CPUs), `on` or `off`: compile each replica's step.
+        early_stopping: Epochs without a better mean foreground Dice before stopping; 0: never.
+        checkpoint_every: Epochs between checkpoints.
+        keep_checkpoints: Number of newest checkpoints kept.
+        seed: Seed of initial weights, order, patches and augmentation.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+    validation_batches: int = 16
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    schedule: str = "poly"
+    weight_decay: float = 0.0
+    clip_norm: float = 12.0
+    precision: str = "float32"
+    xla: bool | str = "auto"
+    early_stopping: int = 0
+    checkpoint_every: int = 1
+    keep_checkpoints: int = 2
+    seed: int = 0
+
+    def __post_init__(self):
+        counts = ("epochs", "steps_per_epoch", "batch_size", "validation_batches")
+        for name in (*counts, "checkpoint_every", "keep_checkpoints"):
+            _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "above 0")
+        _require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "above 0")
+        for name in ("weight_decay", "clip_norm", "early_stopping", "seed"):
+            _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
+        _require_one_of("train.precision", self.precision, PRECISIONS)
+        _require(self.xla in ("auto", True, False), "train.xla", self.xla, "auto, on or off")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceConfig:
+    """How whole cases are predicted.
+
+    Attributes:
+        overlap: Share of a tile that the next one covers again, in [0, 1).
+        mirror: Average the logits over all flips of the spatial axes.
+    """
+
+    overlap: float = 0.5
+    mirror: bool = False
+
+    def __post_init__(self):
+        inside = 0 <= self.overlap < 1
+        _require(inside, "inference.overlap", self.overlap, "at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One experiment, complete: what a run folder's `config.yaml` holds."""
+
+    model: Component
+    data: DataConfig
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: Component
+    train: TrainConfig
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+
+    def to_dict(self):
+        """Returns nested plain dictionaries, in the order of the schema."""
+        return {f.name: _section_dict(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+_SECTIONS = {
+    "model": Component,
+    "data": DataConfig,
+    "augment": AugmentConfig,
+    "loss": Component,
+    "train": TrainConfig,
+    "inference": InferenceConfig,
+}
+
+
+def load_config(path, overrides=(), tables=None):
+    """Reads and checks a configuration file.
+
+    Args:
+        path: YAML file.
+        overrides: Strings `section.key=value`, the value in YAML; later ones win.
+        tables: Mapping section -> table, for the sections that name a component, such as
+            `{"model": MODELS, "loss": LOSSES}`.
+
+    Returns:
+        A `Config`.
+
+    Raises:
+        ConfigError: Missing file, invalid YAML, unknown key, missing key, wrong type or a value
+            out of range; names the path, the value and the nearest match.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = [p.stem for p in Path(path).parent.glob("*.yaml")]
+        hint = nearest(Path(path).stem, known) if known else "Check the path."
+        raise ConfigError(f"no config file {path}. {hint}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not a readable YAML file: {reason}.") from None
+    raw = _as_mapping(raw, str(path))
+    for override in overrides:
+        _override(raw, override)
+    try:
+        return config_from_dict(raw, tables)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def config_from_dict(raw, tables=None):
+    """Checks nested dictionaries against the schema and returns a `Config`.
+
+    Args:
+        raw: Mapping section -> mapping key -> value.
+        tables: As in `load_config`.
+
+    Raises:
+        ConfigError: As `load_config`.
+    """
+    for section in raw:
+        if section not in _SECTIONS:
+            raise ConfigError(f"unknown section {section!r}. {nearest(section, _SECTIONS)}")
+    sections = {}
+    for section, kind in _SECTIONS.items():
+        values = _as_mapping(raw.get(section), section)
+        if kind is Component:
+            sections[section] = _component(section, values, (tables or {}).get(section))
+        else:
+            sections[section] = _typed_section(section, kind, values)
+    return Config(**sections)
+
+
+def save_config(config, path):
+    """Writes `config` as YAML that `load_config` reads back equal."""
+    text = yaml.safe_dump(config.to_dict(), sort_keys=False, default_flow_style=None)
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def first_difference(a, b):
+    """Returns `"section.key"` of the first setting in which two configs differ, or `None`."""
+    a, b = a.to_dict(), b.to_dict()
+    for section in a:
+        for key in {**a[section], **b[section]}:
+            if a[section].get(key, MISSING) != b[section].get(key, MISSING):
+                return f"{section}.{key}"
+    return None
+
+
+def _component(section, values, table):
+    values = dict(values)
+    name = values.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError(f"{section}.name is missing: it names the {section} to build.")
+    if table is not None:
+        check_options(table, name, values, section)
+    return Component(name, values)
+
+
+def _typed_section(section, kind, values):
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    for key, value in values.items():
+        if key not in fields:
+            raise ConfigError(f"unknown key {section}.{key}. {nearest(key, fields)}")
+        check_type(value, fields[key].type, f"{section}.{key}")
+    for key, f in fields.items():
+        has_default = f.default is not dataclasses.MISSING
+        if not has_default and f.default_factory is dataclasses.MISSING and key not in values:
+            raise ConfigError(f"{section}.{key} is missing; add it to the file.")
+    return kind(**values)
+
+
+def _as_mapping(value, where):
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} must be a mapping of keys to values, got {value!r}.")
+    return value
+
+
+def _override(raw, text):
+    key, equals, value = text.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not equals or not dot or not name:
+        raise ConfigError(f"--set takes section.key=value, got {text!r}.")
+    if section not in _SECTIONS:
+        raise ConfigError(f"--set {text}: no section {section!r}. {nearest(section, _SECTIONS)}")
+    try:
+        value = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {text}: the value is not valid YAML.") from None
+    raw[section] = {**_as_mapping(raw.get(section), section), name: value}
+
+
+def _section_dict(section):
+    if isinstance(section, Component):
+        return {"name": section.name, **section.options}
+    return dataclasses.asdict(section)
+
+
+def _require(condition, path, value, expected):
+    if not condition:
+        raise ConfigError(f"{path} must be {expected}, got {value!r}.")
+
+
+def _require_range(path, value, low, high):
+    _require(low <= value <= high, path, value, f"between {low} and {high}")
+
+
+def _require_one_of(path, value, known):
+    if value not in known:
+        raise ConfigError(f"{path} cannot be {value!r}. {nearest(value, known)}")
