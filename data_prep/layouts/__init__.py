@@ -1,0 +1,234 @@
+"""Dataset layouts: how a folder of raw data becomes a list of cases, one layout per file."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segkit import io
+from segkit.errors import DataError
+from segkit.tables import check_options
+from segkit.tables import load
+from segkit.volume import Volume
+from segkit.volume import same_grid
+
+LAYOUTS = {
+    "dicom": "data_prep.layouts.dicom:scan",
+    "images": "data_prep.layouts.images:scan",
+    "msd": "data_prep.layouts.msd:scan",
+    "nnunet": "data_prep.layouts.nnunet:scan",
+    "phantom": "data_prep.layouts.phantom:scan",
+}
+
+
+@dataclass(frozen=True)
+class RawCase:
+    """One case as it lies on disk.
+
+    Attributes:
+        id: Unique within the dataset; never text out of a DICOM header.
+        patient: What cases of one patient share, so that a split keeps them together.
+        images: One path per channel, or one file that holds all channels. A folder is a
+            DICOM series.
+        label: Path of the label map, or `None`.
+        held_back: `True` for a case of the test split, which training never sees.
+    """
+
+    id: str
+    patient: str
+    images: tuple[str, ...]
+    label: str | None = None
+    held_back: bool = False
+
+
+def read_case(case):
+    """Reads a case from its files.
+
+    Args:
+        case: `RawCase` whose `images` and `label` are paths.
+
+    Returns:
+        `(image, label)`: image `Volume` with array `(depth, height, width, channels)`, in the
+        dtype of the files; label `Volume` of integers `(depth, height, width)` that holds the
+        *source values*, or `None`.
+
+    Raises:
+        DataError: A file cannot be read, or channels or label lie on another grid.
+    """
+    volumes = [io.read_image(path) for path in case.images]
+    for path, volume in zip(case.images, volumes, strict=True):
+        if not same_grid(volumes[0], volume):
+            _refuse_grid(case.images[0], volumes[0], path, volume, "channels of one case")
+    arrays = [v.array if v.array.ndim == 4 else v.array[..., None] for v in volumes]
+    notes = tuple(dict.fromkeys(note for v in volumes for note in v.notes))
+    image = Volume(np.concatenate(arrays, axis=-1), volumes[0].affine, notes)
+    if case.label is None:
+        return image, None
+    label = io.read_label(case.label)
+    if not same_grid(image, label):
+        _refuse_grid(case.images[0], image, case.label, label, "an image and its label map")
+    return image, label
+
+
+def digest_case(case):
+    """Returns the SHA-256 (hex) of the bytes of a case's files; names do not count."""
+    total = hashlib.sha256()
+    for path in map(Path, [*case.images, *([case.label] if case.label else [])]):
+        files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+        for file in files:
+            total.update(_digest_file(file))
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """What a layout found in a source.
+
+    Attributes:
+        name: Name of the dataset.
+        channels: Name per channel: `"CT"`, `"MRI"`, `"red"`, ...
+        classes: Class name -> value in the label files, background first; `{}` without labels.
+        cases: Sorted by id; ids are unique.
+        read: Picklable `RawCase -> (image, label)`, see `read_case`.
+        digest: Picklable `RawCase -> str`: SHA-256 of what `read` reads.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    classes: dict[str, int]
+    cases: tuple[RawCase, ...]
+    read: Callable[[RawCase], tuple[Volume, Volume | None]] = read_case
+    digest: Callable[[RawCase], str] = digest_case
+
+    def __post_init__(self):
+        cases = tuple(sorted(self.cases, key=lambda case: case.id))
+        twice = [i for i, n in Counter(case.id for case in cases).items() if n > 1]
+        if not cases:
+            raise DataError(f"dataset {self.name}: no cases. Is this the right --layout?")
+        if twice:
+            raise DataError(f"dataset {self.name}: two cases have the id {twice[0]!r}; rename one.")
+        object.__setattr__(self, "cases", cases)
+
+
+def scan_source(layout, source, **options):
+    """Lists the cases of a source.
+
+    Args:
+        layout: Name in `LAYOUTS`.
+        source: Folder, or what the layout takes instead of one.
+        **options: Keyword-only options of the layout's `scan`.
+
+    Returns:
+        `RawDataset`.
+
+    Raises:
+        ConfigError: Unknown layout or option, or an option of the wrong type.
+        DataError: The source is not what the layout expects.
+    """
+    check_options(LAYOUTS, layout, options, "layout")
+    return load(LAYOUTS, layout, "layout")(source, **options)
+
+
+def source_folder(source):
+    """Returns `source` as a `Path`; raises `DataError` unless it is a folder."""
+    folder = Path(source)
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"source {source} {found}. Give the folder that holds the raw data.")
+    return folder
+
+
+def read_description(path, *keys):
+    """Reads a `dataset.json`.
+
+    Args:
+        path: The file.
+        *keys: Keys that it must hold.
+
+    Returns:
+        Dict as written in the file.
+
+    Raises:
+        DataError: The file is missing, no JSON object, or lacks a key.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} is missing: this layout describes its cases there.")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(description, dict):
+        raise DataError(f"{path} must hold a JSON object, got {type(description).__name__}.")
+    for key in keys:
+        if key not in description:
+            raise DataError(f"{path} has no key {key!r}. It holds: {', '.join(description)}.")
+    return description
+
+
+def ordered_names(path, key, names):
+    """Returns the values of `{"0": name, "1": name, ...}` in numeric order, as a tuple of str.
+
+    Raises:
+        DataError: `names` is no such object, or the numbers are not 0, 1, 2, ...
+    """
+    try:
+        numbers = sorted((int(number), name) for number, name in names.items())
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(f'{path}: {key!r} must be like {{"0": "CT"}}, got {names!r}.') from error
+    if not numbers or [n for n, _ in numbers] != list(range(len(numbers))):
+        raise DataError(f"{path}: {key!r} must number the channels 0, 1, 2, ..., got {names!r}.")
+    return tuple(str(name) for _, name in numbers)
+
+
+def ordered_classes(path, classes):
+    """Returns `{name: value}` sorted by value.
+
+    Raises:
+        DataError: A value is not an integer >= 0, occurs twice, or none is background (0).
+    """
+    if not isinstance(classes, dict) or not classes:
+        raise DataError(f'{path}: labels must be like {{"background": 0, "liver": 1}}.')
+    for name, value in classes.items():
+        if isinstance(value, list):
+            raise DataError(
+                f"{path}: label {name!r} is a region {value}: region-based labels are not "
+                "supported. Give each label one integer."
+            )
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise DataError(f"{path}: label {name!r} needs an integer >= 0, got {value!r}.")
+    if len(set(classes.values())) < len(classes):
+        raise DataError(f"{path}: two labels share one value: {classes}.")
+    if 0 not in classes.values():
+        raise DataError(f'{path}: no label has the value 0; add "background": 0.')
+    return dict(sorted(classes.items(), key=lambda item: item[1]))
+
+
+def natural_key(name):
+    """Sort key by which `"2"` comes before `"10"`."""
+    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]
+
+
+def visible(paths):
+    """Returns the paths that are not hidden, such as `._name` from macOS archives, in order."""
+    return [path for path in paths if not path.name.startswith(".")]
+
+
+def _digest_file(path):
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.digest()
+
+
+def _refuse_grid(first, a, second, b, what):
+    raise DataError(
+        f"{what} must lie on one grid: {first} has shape {a.shape}, affine "
+        f"{np.round(a.affine, 3).tolist()}; {second} has shape {b.shape}, affine "
+        f"{np.round(b.affine, 3).tolist()}. Resample one onto the other, or leave the case out."
+    )
