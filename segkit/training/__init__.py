@@ -1,0 +1,13 @@
+"""Training: distribution, the step, the loop, checkpoints, and the run folder."""
+
+OPTIMIZERS = {
+    "adam": "segkit.training.optimizers:adam",
+    "adamw": "segkit.training.optimizers:adamw",
+    "sgd": "segkit.training.optimizers:sgd",
+}
+
+SCHEDULES = {
+    "constant": "segkit.training.schedules:constant",
+    "cosine": "segkit.training.schedules:cosine",
+    "poly": "segkit.training.schedules:poly",
+}

@@ -1,0 +1,230 @@
+"""The training loop: epochs, validation, best model, checkpoints, early stopping."""
+
+import contextlib
+import math
+import time
+from dataclasses import asdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from segkit.errors import ConfigError
+from segkit.metrics.counts import dice_from_counts
+from segkit.training.checkpoint import restore_newest
+from segkit.training.checkpoint import save_checkpoint
+from segkit.training.monitor import Monitor
+from segkit.training.optimizers import build_optimizer
+from segkit.training.overlay import panel
+from segkit.training.step import make_train_step
+from segkit.training.step import make_validation_step
+
+NUM_PICTURES = 4
+
+
+@dataclass
+class Progress:
+    """How far a run has come; a checkpoint keeps it beside the variables."""
+
+    epoch: int = 0
+    best_dice: float = -1.0
+    best_epoch: int = 0
+
+
+def fit(
+    folder,
+    config,
+    strategy,
+    build,
+    train_batches,
+    validation_batches,
+    *,
+    class_names,
+    resume=False,
+    report=tqdm.write,
+):
+    """Trains a model and keeps the best one as `model.keras` in the run folder.
+
+    Best is the highest mean foreground Dice over the validation patches, which are the same
+    after every epoch.
+
+    Args:
+        folder: Run folder, made by `create_run`.
+        config: A `Config`.
+        strategy: From `make_strategy`.
+        build: Function without arguments that returns `(model, loss)`; called in the scope.
+        train_batches: Function `first_example -> tf.data.Dataset` of global batches
+            `(images, labels)`, endless.
+        validation_batches: Finite `tf.data.Dataset` of global batches.
+        class_names: Names of all classes, background first.
+        resume: Go on from the newest checkpoint.
+        report: Called with each line of progress.
+
+    Returns:
+        `Progress` after the last epoch.
+
+    Raises:
+        ConfigError: If the batch does not divide by the replicas, or the loss is not finite.
+        DataError: If there is nothing to resume.
+    """
+    train, folder = config.train, Path(folder)
+    _check_batch(train.batch_size, strategy.num_replicas_in_sync)
+    with _precision(train.precision), strategy.scope():
+        keras.utils.set_random_seed(train.seed)
+        model, loss = build()
+        optimizer = build_optimizer(train, num_replicas=strategy.num_replicas_in_sync)
+        optimizer.build(model.trainable_variables)
+
+    variables = _named_variables(model, optimizer)
+    checkpoints, progress, step = folder / "checkpoints", Progress(), 0
+    if resume:
+        step, saved = restore_newest(checkpoints, variables, warn=report)
+        progress = Progress(**saved)
+        report(f"Resumed {folder} after epoch {progress.epoch} of {train.epochs}.")
+
+    xla = _use_xla(train.xla)
+    shared = {"num_classes": len(class_names), "batch_size": train.batch_size}
+    train_step = make_train_step(strategy, model, loss, optimizer, xla=xla, **shared)
+    validation_step = make_validation_step(strategy, model, loss, **shared)
+    monitor = Monitor(folder, class_names, resume_at=progress.epoch)
+    stream = iter(_distribute(strategy, train_batches(step * train.batch_size)))
+    validation = _distribute(strategy, validation_batches)
+    started, first_epoch = time.monotonic(), progress.epoch
+
+    while progress.epoch < train.epochs and not _stalled(progress, train.early_stopping):
+        label = f"epoch {progress.epoch + 1}/{train.epochs}"
+        row, losses, train_dice = _train_epoch(train_step, stream, train, label)
+        scores, dice = _validate(validation_step, validation)
+        monitor.steps(step + 1, losses)
+        step += train.steps_per_epoch
+        progress.epoch += 1
+        row = {"epoch": progress.epoch, **row, **scores}
+        row["learning_rate"] = float(optimizer.learning_rate)
+        monitor.epoch(step, row, {"train": train_dice, "validation": dice})
+        monitor.images(step, _pictures(model, validation_batches))
+        if row["validation_dice"] > progress.best_dice:
+            progress.best_dice, progress.best_epoch = row["validation_dice"], progress.epoch
+            _save_model(model, folder / "model.keras")
+        if progress.epoch % train.checkpoint_every == 0 or progress.epoch == train.epochs:
+            keep = train.keep_checkpoints
+            save_checkpoint(checkpoints, step, variables, asdict(progress), keep=keep)
+        share = (progress.epoch - first_epoch) / (train.epochs - first_epoch)
+        left = (time.monotonic() - started) * (1 / share - 1)
+        report(_line(label, row, dice, class_names, left))
+
+    if progress.epoch < train.epochs:
+        report(f"Stopped early: no better Dice for {train.early_stopping} epochs.")
+    return progress
+
+
+def _check_batch(batch_size, replicas):
+    if batch_size % replicas:
+        below = batch_size - batch_size % replicas
+        raise ConfigError(
+            f"train.batch_size {batch_size} does not divide by {replicas} replicas. "
+            f"Use {below or replicas} or {below + replicas}."
+        )
+
+
+@contextlib.contextmanager
+def _precision(policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _use_xla(setting):
+    return bool(tf.config.list_logical_devices("GPU")) if setting == "auto" else setting
+
+
+def _named_variables(model, optimizer):
+    named = {f"model/{n:04d}/{v.path}": v for n, v in enumerate(model.variables)}
+    named |= {f"optimizer/{n:04d}/{v.path}": v for n, v in enumerate(optimizer.variables)}
+    return named
+
+
+def _distribute(strategy, dataset):
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return strategy.experimental_distribute_dataset(dataset.with_options(options))
+
+
+def _stalled(progress, patience):
+    return patience > 0 and progress.epoch - progress.best_epoch >= patience
+
+
+def _train_epoch(train_step, stream, train, label):
+    """Runs one epoch; returns its row, the loss of each step and the Dice per class."""
+    results, waited, started = [], 0.0, time.monotonic()
+    with tqdm(total=train.steps_per_epoch, desc=label, leave=False, disable=None) as bar:
+        for _ in range(train.steps_per_epoch):
+            before = time.monotonic()
+            batch = next(stream)
+            waited += time.monotonic() - before
+            results.append(train_step(*batch))
+            bar.update()
+    losses = np.array([float(r["loss"]) for r in results])
+    seconds = time.monotonic() - started
+    if not np.isfinite(losses).all():
+        bad = int(np.flatnonzero(~np.isfinite(losses))[0]) + 1
+        raise ConfigError(
+            f"the loss became {losses[bad - 1]} in {label}, step {bad}. Lower "
+            "train.learning_rate or train.clip_norm; earlier checkpoints are kept."
+        )
+    dice = dice_from_counts(sum(r["counts"].numpy() for r in results))
+    row = {
+        "train_loss": float(losses.mean()),
+        "train_dice": _mean(dice),
+        "gradient_norm": float(np.mean([float(r["gradient_norm"]) for r in results])),
+        "patches_per_second": train.steps_per_epoch * train.batch_size / seconds,
+        "input_wait_share": waited / seconds,
+    }
+    return row, losses, dice
+
+
+def _validate(validation_step, batches):
+    results = [validation_step(*batch) for batch in batches]
+    dice = dice_from_counts(sum(r["counts"].numpy() for r in results))
+    loss = float(np.mean([float(r["loss"]) for r in results]))
+    return {"validation_loss": loss, "validation_dice": _mean(dice)}, dice
+
+
+def _mean(dice):
+    """Mean over the foreground classes that occurred; 0 when none did."""
+    foreground = np.asarray(dice)[1:]
+    return float(np.nanmean(foreground)) if not np.isnan(foreground).all() else 0.0
+
+
+def _pictures(model, batches):
+    images, labels = next(iter(batches.take(1)))
+    images, labels = images[:NUM_PICTURES], labels[:NUM_PICTURES].numpy()
+    predictions = keras.ops.argmax(model(images, training=False), axis=-1)
+    predictions = keras.ops.convert_to_numpy(predictions)
+    return [panel(*example) for example in zip(images.numpy(), labels, predictions, strict=True)]
+
+
+def _save_model(model, path):
+    temporary = path.with_name(".model.tmp.keras")
+    model.save(temporary)
+    temporary.replace(path)
+
+
+def _line(label, row, dice, class_names, seconds_left):
+    classes = ", ".join(
+        f"{name} {value:.3f}"
+        for name, value in zip(class_names[1:], dice[1:], strict=True)
+        if not math.isnan(value)
+    )
+    minutes, seconds = divmod(round(seconds_left), 60)
+    return (
+        f"{label}  loss {row['train_loss']:.4f}  val loss {row['validation_loss']:.4f}  "
+        f"val Dice {row['validation_dice']:.4f} ({classes})  "
+        f"{row['patches_per_second']:.1f} patches/s  wait {row['input_wait_share']:.0%}  "
+        f"ETA {minutes}:{seconds:02d}"
+    )

@@ -1,0 +1,52 @@
+"""Pictures of truth and prediction for TensorBoard."""
+
+import numpy as np
+
+# Okabe and Ito's colours, told apart with any kind of colour vision; repeated past eight.
+PALETTE = np.array(
+    [
+        (230, 159, 0),
+        (86, 180, 233),
+        (0, 158, 115),
+        (240, 228, 66),
+        (0, 114, 178),
+        (213, 94, 0),
+        (204, 121, 167),
+        (255, 255, 255),
+    ],
+    np.float32,
+)
+
+
+def panel(image, truth, prediction, *, opacity=0.5):
+    """Draws one slice three times: image, image with truth, image with prediction.
+
+    Args:
+        image: float array `([depth,] height, width, channels)`; the first channel is shown.
+        truth: Class indices `([depth,] height, width)`; of a volume, the slice with the most
+            foreground is shown.
+        prediction: Class indices, same shape as `truth`.
+        opacity: Opacity of the class colours, in [0, 1].
+
+    Returns:
+        uint8 array `(height, 3 * width, 3)`. Rows are turned so that anterior is up.
+    """
+    if truth.ndim == 3:
+        depth = int((truth > 0).sum(axis=(1, 2)).argmax())
+        image, truth, prediction = image[depth], truth[depth], prediction[depth]
+    grey = _to_grey(image[..., 0])
+    views = [grey, _painted(grey, truth, opacity), _painted(grey, prediction, opacity)]
+    return np.concatenate(views, axis=1)[::-1].round().astype(np.uint8)
+
+
+def _to_grey(slice_):
+    low, high = np.percentile(slice_, (0.5, 99.5))
+    scaled = np.clip((slice_ - low) / max(high - low, 1e-6), 0, 1) * 255
+    return np.repeat(scaled[..., None], 3, axis=-1).astype(np.float32)
+
+
+def _painted(grey, labels, opacity):
+    labels = np.asarray(labels)
+    colours = PALETTE[(labels - 1) % len(PALETTE)]
+    mixed = (1 - opacity) * grey + opacity * colours
+    return np.where(labels[..., None] > 0, mixed, grey)
