@@ -1,0 +1,164 @@
+"""Tests of the source itself: import direction, TensorFlow's absence, tables against files."""
+
+import ast
+import importlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Lowest first. A module imports from lower lines, and from its own package.
+LAYERS = (
+    ("segkit.errors",),
+    ("segkit.tables",),
+    ("segkit.config", "segkit.volume"),
+    ("segkit.layers", "segkit.losses", "segkit.metrics", "segkit.io"),
+    ("segkit.models",),
+    ("segkit.training", "segkit.inference", "segkit.export", "data_prep"),
+    ("tools",),
+)
+TABLES = (
+    "segkit.layers:LAYERS",
+    "segkit.losses:LOSSES",
+    "segkit.metrics:METRICS",
+    "segkit.models:MODELS",
+    "segkit.training:OPTIMIZERS",
+    "segkit.training:SCHEDULES",
+    "data_prep.layouts:LAYOUTS",
+)
+WITH_TENSORFLOW = ("data_prep.pipeline", "data_prep.augment")
+HEAVY = ("tensorflow", "keras")
+
+
+def modules():
+    for top in ("segkit", "data_prep", "tools"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(p for p in parts if p != "__init__"), path
+
+
+def imports(path, *, everywhere):
+    """Names imported by a file; with `everywhere` also those inside functions."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = ast.walk(tree) if everywhere else tree.body
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer(name):
+    """Returns `(level, package)` of a module, or `None` when it is not in the map."""
+    for level, packages in enumerate(LAYERS):
+        for package in packages:
+            if name == package or name.startswith(package + "."):
+                return level, package
+    return None
+
+
+def violations(name, imported):
+    level, package = layer(name)
+    for other in imported:
+        found = layer(other)
+        if found and found[1] != package and found[0] >= level:
+            yield f"{name} imports {other}"
+
+
+def test_every_module_is_in_the_layer_map():
+    stray = [n for n, _ in modules() if layer(n) is None and n not in ("segkit", "tools")]
+    assert stray == []
+
+
+def test_imports_go_downwards_only():
+    found = [
+        v for n, p in modules() if layer(n) for v in violations(n, imports(p, everywhere=True))
+    ]
+    assert found == []
+
+
+def test_the_direction_check_sees_a_planted_violation():
+    assert list(violations("segkit.io.nifti", ["segkit.models.unet"]))
+    assert list(violations("segkit.export.x", ["data_prep.plan"]))
+    assert not list(violations("segkit.models.unet", ["segkit.layers.norm", "segkit.errors"]))
+
+
+def free_of_tensorflow(name):
+    if name.startswith("data_prep"):
+        return not name.startswith(WITH_TENSORFLOW)
+    light = ("segkit.io", "segkit.config", "segkit.volume", "segkit.tables", "segkit.errors")
+    return name.startswith((*light, "tools"))
+
+
+def test_conversion_reading_and_tools_do_not_import_tensorflow_at_the_top():
+    found = [
+        f"{name} imports {imported}"
+        for name, path in modules()
+        if free_of_tensorflow(name)
+        for imported in imports(path, everywhere=False)
+        if imported.split(".")[0] in HEAVY or imported.startswith(WITH_TENSORFLOW)
+    ]
+    assert found == []
+
+
+def test_networks_are_backend_neutral():
+    neutral = ("segkit.models", "segkit.layers", "segkit.losses", "segkit.metrics")
+    found = [
+        n
+        for n, p in modules()
+        if n.startswith(neutral) and "tensorflow" in imports(p, everywhere=True)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_table_entries_exist_and_every_file_is_in_the_table(table):
+    module, _, attribute = table.partition(":")
+    entries = getattr(importlib.import_module(module), attribute)
+    for name, entry in entries.items():
+        target, _, function = entry.partition(":")
+        assert callable(getattr(importlib.import_module(target), function)), name
+
+
+@pytest.mark.parametrize(
+    ("folder", "table"),
+    [("segkit/models", "segkit.models:MODELS"), ("data_prep/layouts", "data_prep.layouts:LAYOUTS")],
+)
+def test_no_file_is_missing_from_its_table(folder, table):
+    module, _, attribute = table.partition(":")
+    entries = getattr(importlib.import_module(module), attribute).values()
+    listed = {entry.partition(":")[0].rsplit(".")[-1] for entry in entries}
+    files = {p.stem for p in (ROOT / folder).glob("*.py")} - {"__init__"}
+    assert files == listed
+
+
+def test_every_model_has_a_config_and_every_config_a_model():
+    from segkit.models import MODELS
+
+    assert {p.stem for p in (ROOT / "configs").glob("*.yaml")} == set(MODELS)
+
+
+@pytest.mark.parametrize("tool", ["prepare_data", "train", "evaluate", "predict", "export"])
+def test_help_shows_examples_without_tensorflow(tool):
+    code = (
+        f"import sys, runpy; sys.argv = ['{tool}', '--help']\n"
+        f"try:\n    runpy.run_path(r'{ROOT / 'tools' / tool}.py', run_name='__main__')\n"
+        "except SystemExit:\n    assert 'tensorflow' not in sys.modules\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "examples:" in result.stdout
+
+
+def test_no_file_is_longer_than_400_lines():
+    long = [str(p) for _, p in modules() if len(p.read_text().splitlines()) > 400]
+    assert long == []
+
+
+def test_the_readme_stays_under_200_lines():
+    assert len((ROOT / "README.md").read_text().splitlines()) < 200

@@ -1,0 +1,181 @@
+"""Trains a model on a prepared data set, or on built-in phantoms when none is named."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from segkit.config import load_config
+from segkit.errors import ConfigError
+from segkit.errors import SegkitError
+from segkit.errors import nearest
+from segkit.losses import LOSSES
+from segkit.models import MODELS
+from segkit.tables import target
+from segkit.training import OPTIMIZERS
+from segkit.training import SCHEDULES
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+BUILT_IN = Path("data/phantom")
+
+EXAMPLES = """examples:
+  python tools/train.py --model fcn8s                            # built-in phantoms
+  python tools/train.py --model unet3d --data data/hippocampus
+  python tools/train.py --model unet3d --data data/hippocampus --resume
+  python tools/train.py --config my.yaml --set train.epochs=50 --devices gpu:4
+"""
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", metavar="NAME", help="short for --config configs/NAME.yaml")
+    which.add_argument("--config", metavar="FILE", help="configuration to train")
+    parser.add_argument("--data", metavar="FOLDER", help="written by tools/prepare_data.py")
+    parser.add_argument("--run", metavar="FOLDER", help="run folder (default: RUNS/MODEL-TIME)")
+    parser.add_argument("--runs", metavar="FOLDER", default="runs", help="where runs are kept")
+    parser.add_argument(
+        "--devices", default="auto", help="auto, cpu, cpu:N, gpu or gpu:N (default: auto)"
+    )
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="override a config key"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    try:
+        run(args)
+    except SegkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted: repeat the command with --resume to go on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(args):
+    config = read_config(args)
+    from segkit.training.run import check_resumable
+    from segkit.training.run import create_run
+    from segkit.training.run import default_folder
+    from segkit.training.run import find_resumable
+
+    folder = args.run
+    if folder is None:
+        choose = find_resumable if args.resume else default_folder
+        folder = choose(args.runs, config.model.name)
+    if args.resume:
+        check_resumable(folder, config)
+    elif (Path(folder) / "config.yaml").exists():
+        raise ConfigError(f"{folder} holds a run already. Add --resume, or name another --run.")
+
+    data = Path(config.data.path) if config.data.path else prepare_phantoms()
+    from data_prep.manifest import load_manifest
+
+    manifest = load_manifest(data)
+    if not args.resume:
+        check_fold(config.data.fold, manifest)
+        create_run(folder, config, manifest)
+    train(args, config, Path(folder), data, manifest)
+
+
+def read_config(args):
+    path = args.config or CONFIGS / f"{args.model}.yaml"
+    if args.model and not path.exists():
+        known = [p.stem for p in CONFIGS.glob("*.yaml")]
+        raise ConfigError(f"unknown model {args.model!r}. {nearest(args.model, known)}")
+    overrides = [*args.set]
+    if args.data:
+        overrides.append(f"data.path={json.dumps(args.data)}")
+    config = load_config(path, overrides, {"model": MODELS, "loss": LOSSES})
+    target(OPTIMIZERS, config.train.optimizer, "optimizer")
+    target(SCHEDULES, config.train.schedule, "schedule")
+    return config
+
+
+def check_fold(fold, manifest):
+    if fold >= manifest["folds"]:
+        raise ConfigError(
+            f"data.fold must be below {manifest['folds']}, the data set's number of folds, "
+            f"got {fold}."
+        )
+
+
+def train(args, config, folder, data, manifest):
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from segkit.training.devices import make_strategy
+
+    strategy = make_strategy(args.devices)
+    from tqdm import tqdm
+
+    from data_prep.pipeline import build_dataset
+    from data_prep.pipeline import reading_errors
+    from segkit.losses import build_loss
+    from segkit.models import build_model
+    from segkit.training.fit import fit
+
+    class_names = [c["name"] for c in manifest["classes"]]
+    shape = (*config.data.patch_size, len(manifest["channels"]))
+    validation = f"fold{config.data.fold}"
+    training = [f"fold{n}" for n in range(manifest["folds"]) if n != config.data.fold]
+    common = {
+        "patch_size": tuple(config.data.patch_size),
+        "batch_size": config.train.batch_size,
+        "seed": config.train.seed,
+        "foreground_fraction": config.data.foreground_fraction,
+    }
+
+    def build():
+        model = build_model(config.model.name, len(class_names), shape, **config.model.options)
+        return model, build_loss(config.loss.name, **config.loss.options)
+
+    def train_batches(first_example):
+        return build_dataset(
+            data,
+            manifest,
+            tuple(training),
+            training=True,
+            augment=config.augment,
+            start_index=first_example,
+            **common,
+        )
+
+    held_out = build_dataset(data, manifest, (validation,), training=False, **common)
+    tqdm.write(f"Training {config.model.name} on {data}, validating on {validation}: {folder}")
+    with reading_errors(data):
+        progress = fit(
+            folder,
+            config,
+            strategy,
+            build,
+            train_batches,
+            held_out.take(config.train.validation_batches),
+            class_names=class_names,
+            resume=args.resume,
+        )
+    print(next_steps(folder, progress))
+
+
+def prepare_phantoms():
+    """Converts the built-in phantoms once; returns the folder of the data set."""
+    return BUILT_IN
+
+
+def next_steps(folder, progress):
+    return f"""
+Best validation Dice {progress.best_dice:.4f} after epoch {progress.best_epoch}. Now:
+  tensorboard --logdir {folder.parent}
+  python tools/evaluate.py --run {folder}
+  python tools/predict.py --run {folder} --input STUDY --output mask.nii.gz
+  python tools/export.py --run {folder}"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
