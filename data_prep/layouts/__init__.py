@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from segkit import io
+from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.tables import check_options
 from segkit.tables import load
@@ -55,24 +56,24 @@ def read_case(case):
     Returns:
         `(image, label)`: image `Volume` with array `(depth, height, width, channels)`, in the
         dtype of the files; label `Volume` of integers `(depth, height, width)` that holds the
-        *source values*, or `None`.
+        *source values*, or `None`. Axes stored in another order or direction are turned to
+        those of the first channel.
 
     Raises:
         DataError: A file cannot be read, or channels or label lie on another grid.
     """
-    volumes = [io.read_image(path) for path in case.images]
-    for path, volume in zip(case.images, volumes, strict=True):
-        if not same_grid(volumes[0], volume):
-            _refuse_grid(case.images[0], volumes[0], path, volume, "channels of one case")
+    first, *others = [io.read_image(path) for path in case.images]
+    volumes = [first]
+    for path, volume in zip(case.images[1:], others, strict=True):
+        what = f"the channels {case.images[0]} and {path}"
+        volumes.append(_onto_axes(first, volume, what))
     arrays = [v.array if v.array.ndim == 4 else v.array[..., None] for v in volumes]
     notes = tuple(dict.fromkeys(note for v in volumes for note in v.notes))
-    image = Volume(np.concatenate(arrays, axis=-1), volumes[0].affine, notes)
+    image = Volume(np.concatenate(arrays, axis=-1), first.affine, notes)
     if case.label is None:
         return image, None
-    label = io.read_label(case.label)
-    if not same_grid(image, label):
-        _refuse_grid(case.images[0], image, case.label, label, "an image and its label map")
-    return image, label
+    what = f"the image {case.images[0]} and the label map {case.label}"
+    return image, _onto_axes(first, io.read_label(case.label), what)
 
 
 def digest_case(case):
@@ -93,7 +94,7 @@ class RawDataset:
         name: Name of the dataset.
         channels: Name per channel: `"CT"`, `"MRI"`, `"red"`, ...
         classes: Class name -> value in the label files, background first; `{}` without labels.
-        cases: Sorted by id; ids are unique.
+        cases: Sorted by id, numbers in ids by value; ids are unique.
         read: Picklable `RawCase -> (image, label)`, see `read_case`.
         digest: Picklable `RawCase -> str`: SHA-256 of what `read` reads.
     """
@@ -106,7 +107,7 @@ class RawDataset:
     digest: Callable[[RawCase], str] = digest_case
 
     def __post_init__(self):
-        cases = tuple(sorted(self.cases, key=lambda case: case.id))
+        cases = tuple(sorted(self.cases, key=lambda case: (natural_key(case.id), case.id)))
         twice = [i for i, n in Counter(case.id for case in cases).items() if n > 1]
         if not cases:
             raise DataError(f"dataset {self.name}: no cases. Is this the right --layout?")
@@ -208,6 +209,29 @@ def ordered_classes(path, classes):
     return dict(sorted(classes.items(), key=lambda item: item[1]))
 
 
+def patient_of(name, pattern):
+    """Returns the patient that a case's name tells.
+
+    Args:
+        name: Case name.
+        pattern: Regular expression searched for in `name`: the patient is its first group, or
+            all it matches. `None`: each case is a patient of its own.
+
+    Raises:
+        ConfigError: `pattern` is no regular expression.
+        DataError: `pattern` does not match.
+    """
+    if pattern is None:
+        return name
+    try:
+        match = re.search(pattern, name)
+    except re.error as error:
+        raise ConfigError(f"patient={pattern!r} is no regular expression: {error}.") from error
+    if match is None or not (match[1] if match.re.groups else match[0]):
+        raise DataError(f"patient={pattern!r} finds no patient in the case name {name!r}.")
+    return match[1] if match.re.groups else match[0]
+
+
 def natural_key(name):
     """Sort key by which `"2"` comes before `"10"`."""
     return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]
@@ -226,9 +250,15 @@ def _digest_file(path):
     return digest.digest()
 
 
-def _refuse_grid(first, a, second, b, what):
-    raise DataError(
-        f"{what} must lie on one grid: {first} has shape {a.shape}, affine "
-        f"{np.round(a.affine, 3).tolist()}; {second} has shape {b.shape}, affine "
-        f"{np.round(b.affine, 3).tolist()}. Resample one onto the other, or leave the case out."
-    )
+def _onto_axes(first, volume, what):
+    """Turns the axes of `volume` to those of `first`, without resampling."""
+    volume = volume.oriented(first.orientation)
+    if not same_grid(first, volume):
+        grids = [
+            f"shape {v.shape}, affine {np.round(v.affine, 3).tolist()}" for v in (first, volume)
+        ]
+        raise DataError(
+            f"{what} must lie on one grid, but have {grids[0]} and {grids[1]}. "
+            "Resample one onto the other, or leave the case out."
+        )
+    return volume

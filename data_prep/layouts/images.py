@@ -1,0 +1,118 @@
+"""Folders of 2-D images and masks: `images/NAME.png` with `masks/NAME.png`."""
+
+import re
+
+import numpy as np
+
+from data_prep.layouts import RawCase
+from data_prep.layouts import RawDataset
+from data_prep.layouts import ordered_classes
+from data_prep.layouts import patient_of
+from data_prep.layouts import source_folder
+from data_prep.layouts import visible
+from segkit import io
+from segkit.errors import ConfigError
+from segkit.errors import DataError
+
+IMAGE_FOLDERS = ("image", "images", "imgs")
+LABEL_FOLDERS = ("label", "labels", "mask", "masks")
+ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+CHANNELS = {1: ("gray",), 3: ("red", "green", "blue")}
+MAX_GUESSED_CLASS = 20
+
+
+def scan(source, *, labels: str | None = None, patient: str | None = None):
+    """Pairs images with masks by name; a mask may add `_mask`, `_label` or `_segmentation`.
+
+    Args:
+        source: Folder with one of `image`, `images`, `imgs` and one of `label`, `labels`,
+            `mask`, `masks`.
+        labels: Class names and values in the masks, such as `"background=0,membrane=255"`.
+            Without it every mask is read: two values are background and foreground, the
+            values 0, 1, 2, ... up to 20 are `class_1`, `class_2`, ...
+        patient: Regular expression that finds the patient in an image's name, see
+            `patient_of`; without it each image is a patient.
+
+    Returns:
+        `RawDataset`.
+
+    Raises:
+        ConfigError: `labels` or `patient` is malformed.
+        DataError: A folder is missing, an image and a mask do not pair up, or the values of the
+            masks do not say which classes there are.
+    """
+    folder = source_folder(source)
+    images = _by_name(_subfolder(folder, IMAGE_FOLDERS), lambda name: name)
+    masks = _by_name(_subfolder(folder, LABEL_FOLDERS), _mask_stem(images))
+    for here, there, missing in ((masks, images, "image"), (images, masks, "mask")):
+        unpaired = sorted(here.keys() - there.keys())
+        if unpaired:
+            raise DataError(
+                f"{here[unpaired[0]]} has no {missing} of the same name; add it or remove the file."
+            )
+    if not images:
+        raise DataError(f"no images in {folder}. Known endings: {' '.join(ENDINGS)}.")
+    count = io.read_image(next(iter(images.values()))).num_channels
+    return RawDataset(
+        name=folder.name,
+        channels=CHANNELS.get(count, tuple(f"channel_{n}" for n in range(count))),
+        classes=_parse(labels) if labels else _guess(folder, masks.values()),
+        cases=tuple(
+            RawCase(name, patient_of(name, patient), (images[name],), masks[name])
+            for name in images
+        ),
+    )
+
+
+def _subfolder(folder, names):
+    found = [f for f in sorted(folder.iterdir()) if f.is_dir() and f.name.lower() in names]
+    if len(found) != 1:
+        what = f"holds {' and '.join(f.name for f in found)}" if found else "holds none"
+        raise DataError(f"{folder} {what}; exactly one of the folders {', '.join(names)} is due.")
+    return found[0]
+
+
+def _by_name(folder, stem):
+    """Returns `{case: path}`."""
+    found = {}
+    for file in sorted(visible(folder.iterdir())):
+        if file.suffix.lower() in ENDINGS:
+            name = stem(file.stem)
+            if name in found:
+                raise DataError(f"{found[name]} and {file} have the same name; remove one.")
+            found[name] = str(file)
+    return found
+
+
+def _mask_stem(images):
+    def stem(name):
+        if name in images:
+            return name
+        return re.sub(r"_(mask|label|segmentation)$", "", name, flags=re.IGNORECASE)
+
+    return stem
+
+
+def _parse(text):
+    pairs = [re.fullmatch(r"\s*(.+?)\s*=\s*(\d+)\s*", part) for part in text.split(",")]
+    if not all(pairs) or len({p[1] for p in pairs}) < len(pairs):
+        raise ConfigError(f'labels must be like "background=0,membrane=255", got {text!r}.')
+    return ordered_classes("option labels", {p[1]: int(p[2]) for p in pairs})
+
+
+def _guess(folder, masks):
+    values = set()
+    for path in masks:
+        values |= set(np.unique(io.read_label(path).array).tolist())
+        if len(values) > MAX_GUESSED_CLASS + 1:
+            break
+    foreground = sorted(values - {0})
+    if len(foreground) == 1:
+        return {"background": 0, "foreground": foreground[0]}
+    if foreground and sorted(values) == list(range(len(foreground) + 1)):
+        return {"background": 0} | {f"class_{v}": v for v in foreground}
+    shown = ", ".join(map(str, sorted(values)[:MAX_GUESSED_CLASS]))
+    raise DataError(
+        f"the masks of {folder} hold the values {shown}, which do not say what the classes "
+        "are. Pass --labels background=0,NAME=VALUE,..."
+    )

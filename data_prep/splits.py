@@ -1,0 +1,67 @@
+"""Cross-validation folds: all cases of a patient lie in one fold."""
+
+import hashlib
+from collections import Counter
+
+import numpy as np
+
+from segkit.errors import ConfigError
+from segkit.errors import DataError
+from segkit.errors import nearest
+
+NNUNET_SEED = 12345
+
+
+def assign_folds(cases, *, scheme: str = "kfold", folds: int = 5, seed: int = 0):
+    """Deals cases into folds.
+
+    Args:
+        cases: Mapping case id -> patient.
+        scheme: `"kfold"`: patients in the order of a keyed hash are dealt round robin, so the
+            result does not depend on the order of `cases`. `"nnunet"`: the folds of nnU-Net
+            (scikit-learn's `KFold(folds, shuffle=True, random_state=12345)` over the sorted
+            ids), to compare with its published results; needs one case per patient.
+        folds: Number of folds, at least 2.
+        seed: Key of the hash; `"nnunet"` has its own.
+
+    Returns:
+        Dict case id -> fold, from 0 to `folds - 1`.
+
+    Raises:
+        ConfigError: Unknown scheme, or fewer than 2 folds.
+        DataError: Fewer patients than folds, or a patient with several cases under `"nnunet"`.
+    """
+    schemes = {"kfold": _by_hash, "nnunet": _as_nnunet}
+    if scheme not in schemes:
+        raise ConfigError(f"unknown split scheme {scheme!r}. {nearest(scheme, schemes)}")
+    if folds < 2:
+        raise ConfigError(f"folds must be at least 2, got {folds}.")
+    patients = set(cases.values())
+    if len(patients) < folds:
+        raise DataError(
+            f"{folds} folds need as many patients, got {len(patients)} ({len(cases)} cases). "
+            "Lower folds, or check how patients are told apart."
+        )
+    return schemes[scheme](cases, folds, seed)
+
+
+def _by_hash(cases, folds, seed):
+    def key(patient):
+        return hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+
+    rank = {patient: n for n, patient in enumerate(sorted(set(cases.values()), key=key))}
+    return {case: rank[patient] % folds for case, patient in cases.items()}
+
+
+def _as_nnunet(cases, folds, _seed):
+    patient, count = Counter(cases.values()).most_common(1)[0]
+    if count > 1:
+        raise DataError(
+            f"patient {patient} has {count} cases: the nnunet scheme would put them into several "
+            "folds, and validation would see training patients. Use the scheme kfold."
+        )
+    ids = sorted(cases)
+    order = np.arange(len(ids))
+    np.random.RandomState(NNUNET_SEED).shuffle(order)
+    parts = np.array_split(order, folds)
+    return {ids[n]: fold for fold, part in enumerate(parts) for n in part}
