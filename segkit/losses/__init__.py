@@ -1,0 +1,31 @@
+"""Losses, by name: functions `(labels, logits) -> one value per example`."""
+
+from functools import partial
+
+from segkit.tables import check_options
+from segkit.tables import load
+
+LOSSES = {
+    "cross_entropy": "segkit.losses.cross_entropy:cross_entropy",
+    "dice": "segkit.losses.dice:dice",
+    "squared_dice": "segkit.losses.dice:squared_dice",
+    "ce_dice": "segkit.losses.ce_dice:ce_dice",
+}
+
+
+def build_loss(name, **options):
+    """Returns a loss with its options bound.
+
+    Args:
+        name: Key of `LOSSES`.
+        **options: Keyword-only arguments of the loss.
+
+    Returns:
+        Function of integer labels `(batch, *spatial)` and logits `(batch, *spatial, classes)`
+        that returns float32 `(batch,)`.
+
+    Raises:
+        ConfigError: Unknown name or option, or a value of the wrong type.
+    """
+    check_options(LOSSES, name, options, "loss")
+    return partial(load(LOSSES, name, "loss"), **options)

@@ -1,0 +1,160 @@
+"""U-Net in 2-D and 3-D, in the form that nnU-Net made robust."""
+
+from functools import partial
+
+import keras
+from keras import layers
+
+from segkit.layers.normalization import normalization as make_normalization
+from segkit.models.checks import check_input
+from segkit.models.checks import check_range
+
+CONV = {2: layers.Conv2D, 3: layers.Conv3D}
+CONV_TRANSPOSE = {2: layers.Conv2DTranspose, 3: layers.Conv3DTranspose}
+
+
+def unet(
+    num_classes,
+    input_shape,
+    *,
+    filters: int = 32,
+    downsamplings: int = 4,
+    convs_per_stage: int = 2,
+    max_filters: int = 512,
+    normalization: str = "instance",
+    dropout: float = 0.0,
+):
+    """Builds the 2-D U-Net.
+
+    Departures from the 2015 paper, all taken from nnU-Net: padded instead of valid
+    convolutions (so the output has the size of the input and skips need no crop), strided
+    convolutions instead of max pooling, instance normalization, LeakyReLU with slope 0.01,
+    32 instead of 64 first filters, at most `max_filters`. Departures from nnU-Net: a
+    convolution that is normalized has no bias, because the normalization removes it; no deep
+    supervision; the kernels are 3 and the strides 2 along every axis.
+
+    Args:
+        num_classes: Number of classes, background included.
+        input_shape: `(height, width, channels)`; sides are `None` or multiples of
+            `2 ** downsamplings`.
+        filters: Filters of the first stage; they double with each downsampling.
+        downsamplings: How often the resolution is halved.
+        convs_per_stage: Convolutions per stage, in the encoder and in the decoder.
+        max_filters: Upper bound on the filters of a stage.
+        normalization: `"instance"`, `"group"` (8 groups; filters must be multiples of 8) or
+            `"none"`.
+        dropout: Rate at the end of the contracting path, where the 2015 paper has it.
+
+    Returns:
+        `keras.Model` from `image` to float32 `logits` `(batch, height, width, num_classes)`.
+
+    Raises:
+        ConfigError: Unknown normalization, a number out of range, or fewer than two classes.
+        ShapeError: If `input_shape` is not 2-D, or a side does not fit; names the size to pad to.
+
+    Reference:
+        Ronneberger et al., "U-Net", MICCAI 2015, arXiv:1505.04597, figure 1; Isensee et al.,
+        "nnU-Net", Nature Methods 2021, doi:10.1038/s41592-020-01008-z.
+    """
+    options = (filters, downsamplings, convs_per_stage, max_filters, normalization, dropout)
+    return _build("unet", 2, num_classes, input_shape, *options)
+
+
+def unet3d(
+    num_classes,
+    input_shape,
+    *,
+    filters: int = 32,
+    downsamplings: int = 3,
+    convs_per_stage: int = 2,
+    max_filters: int = 320,
+    normalization: str = "instance",
+    dropout: float = 0.0,
+):
+    """Builds the 3-D U-Net.
+
+    Departures from the 2016 paper beyond those that `unet` lists: the filters double at the
+    start of a stage and not within it, and there is no batch normalization.
+
+    Args:
+        num_classes: Number of classes, background included.
+        input_shape: `(depth, height, width, channels)`; sides are `None` or multiples of
+            `2 ** downsamplings`.
+        filters: As in `unet`.
+        downsamplings: As in `unet`; the paper has three.
+        convs_per_stage: As in `unet`.
+        max_filters: As in `unet`.
+        normalization: As in `unet`.
+        dropout: As in `unet`.
+
+    Returns:
+        `keras.Model` from `image` to float32 `logits` `(batch, depth, height, width,
+        num_classes)`.
+
+    Raises:
+        ConfigError: Unknown normalization, a number out of range, or fewer than two classes.
+        ShapeError: If `input_shape` is not 3-D, or a side does not fit; names the size to pad to.
+
+    Reference:
+        Çiçek et al., "3D U-Net", MICCAI 2016, arXiv:1606.06650, figure 2; Isensee et al.,
+        "nnU-Net", Nature Methods 2021, doi:10.1038/s41592-020-01008-z.
+    """
+    options = (filters, downsamplings, convs_per_stage, max_filters, normalization, dropout)
+    return _build("unet3d", 3, num_classes, input_shape, *options)
+
+
+def _build(
+    name,
+    rank,
+    num_classes,
+    input_shape,
+    filters,
+    downsamplings,
+    convs_per_stage,
+    max_filters,
+    normalization,
+    dropout,
+):
+    check_range(name, "filters", filters, low=1)
+    check_range(name, "downsamplings", downsamplings, low=0)
+    check_range(name, "convs_per_stage", convs_per_stage, low=1)
+    check_range(name, "max_filters", max_filters, low=1)
+    check_range(name, "dropout", dropout, low=0, high=1)
+    check_input(name, num_classes, input_shape, rank=rank, multiple=2**downsamplings)
+    widths = [min(filters * 2**level, max_filters) for level in range(downsamplings + 1)]
+    stage = partial(_stage, rank=rank, convs=convs_per_stage, normalization=normalization)
+
+    x = inputs = keras.Input(input_shape, name="image")
+    skips = []
+    for level, width in enumerate(widths):
+        x = stage(x, width, stride=2 if level else 1, name=f"encoder{level}")
+        skips.append(x)
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout")(x)
+
+    for level in reversed(range(downsamplings)):
+        # Kernel = stride: no checkerboard, and several times faster than a wider kernel.
+        x = CONV_TRANSPOSE[rank](
+            widths[level], 2, 2, kernel_initializer="he_normal", name=f"up{level}"
+        )(x)
+        x = layers.Concatenate(name=f"skip{level}")([skips[level], x])
+        x = stage(x, widths[level], stride=1, name=f"decoder{level}")
+
+    logits = CONV[rank](num_classes, 1, dtype="float32", name="logits")(x)
+    return keras.Model(inputs, logits, name=name)
+
+
+def _stage(x, filters, *, stride, rank, convs, normalization, name):
+    for i in range(1, convs + 1):
+        x = CONV[rank](
+            filters,
+            3,
+            strides=stride if i == 1 else 1,
+            padding="same",
+            use_bias=normalization == "none",
+            kernel_initializer="he_normal",
+            name=f"{name}_conv{i}",
+        )(x)
+        x = make_normalization(normalization, filters, name=f"{name}_norm{i}")(x)
+        x = layers.LeakyReLU(0.01, name=f"{name}_relu{i}")(x)
+    return x
