@@ -144,8 +144,13 @@ def _use_xla(setting):
 
 
 def _named_variables(model, optimizer):
+    """Variables by a name that the next process gives them too.
+
+    The first part of an optimizer variable's path counts the optimizers of the process.
+    """
     named = {f"model/{n:04d}/{v.path}": v for n, v in enumerate(model.variables)}
-    named |= {f"optimizer/{n:04d}/{v.path}": v for n, v in enumerate(optimizer.variables)}
+    for n, v in enumerate(optimizer.variables):
+        named[f"optimizer/{n:04d}/{v.path.partition('/')[2]}"] = v
     return named
 
 

@@ -1,0 +1,161 @@
+import csv
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from segkit.errors import ConfigError
+from segkit.errors import DataError
+from segkit.training.fit import fit
+from segkit.training.run import create_run
+from segkit.training.run import load_run
+
+MANIFEST = {"name": "discs", "folds": 2}
+
+
+def train(task, folder, *, replicas=1, resume=False, lines=None, **settings):
+    config = task.config(**settings)
+    if not resume:
+        create_run(folder, config, MANIFEST)
+    return fit(
+        folder,
+        config,
+        task.strategy(replicas),
+        task.build,
+        task.train_batches,
+        task.validation_batches(),
+        class_names=task.class_names,
+        resume=resume,
+        report=(lines if lines is not None else []).append,
+    )
+
+
+def history(folder):
+    with open(folder / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(task, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    lines = []
+    progress = train(task, folder, epochs=4, lines=lines)
+    return folder, progress, lines
+
+
+def test_a_run_learns_the_task(finished):
+    _, progress, _ = finished
+    assert progress.epoch == 4
+    assert progress.best_dice > 0.8
+
+
+def test_each_epoch_reports_loss_dice_per_class_throughput_and_eta(finished):
+    _, _, lines = finished
+    assert len(lines) == 4
+    for part in ("epoch 1/4", "loss", "val Dice", "disc 0.", "patches/s", "wait", "ETA"):
+        assert part in lines[0]
+    assert "ETA 0:00" in lines[-1]
+
+
+def test_the_run_folder_reloads_as_the_best_model(finished, task):
+    folder, progress, _ = finished
+    run = load_run(folder)
+    images, labels = next(iter(task.validation_batches()))
+    logits = run.model(images)
+    assert logits.dtype == "float32"
+    predicted = np.argmax(logits, -1)
+    overlap = 2 * (predicted * labels.numpy()).sum() / (predicted.sum() + labels.numpy().sum())
+    assert overlap > progress.best_dice - 0.2
+    assert run.manifest == MANIFEST
+    assert run.config.train.epochs == 4
+
+
+def test_tensorboard_shows_scalars_and_pictures(finished):
+    folder, _, _ = finished
+    train_log = EventAccumulator(str(folder / "logs/train"), {"tensors": 0}).Reload()
+    held_out = EventAccumulator(str(folder / "logs/validation"), {"tensors": 0}).Reload()
+    wanted = {"loss", "dice", "dice/disc", "learning_rate", "patches_per_second"}
+    assert wanted | {"input_wait_share", "loss_per_step"} <= set(train_log.Tags()["tensors"])
+    assert {"loss", "dice", "dice/disc"} <= set(held_out.Tags()["tensors"])
+    assert "image_truth_prediction/0" in held_out.Tags()["tensors"]
+    assert len(train_log.Tensors("loss_per_step")) == 16
+
+
+def test_a_run_cut_short_and_resumed_equals_one_that_was_not(finished, task, tmp_path):
+    whole, _, _ = finished
+    cut = tmp_path / "cut"
+    train(task, cut, epochs=4, keep_checkpoints=4)
+    # As after a kill in epoch 3: only the checkpoints of epochs 1 and 2 are there.
+    for late in sorted((cut / "checkpoints").glob("step-*"))[2:]:
+        shutil.rmtree(late)
+    lines = []
+    train(task, cut, epochs=4, keep_checkpoints=4, resume=True, lines=lines)
+    assert "after epoch 2 of 4" in lines[0]
+    losses = [[row["train_loss"] for row in history(run)] for run in (whole, cut)]
+    np.testing.assert_allclose(np.float64(losses[0]), np.float64(losses[1]), rtol=1e-5)
+
+
+def test_a_corrupt_newest_checkpoint_falls_back_to_the_one_before(task, tmp_path):
+    folder = tmp_path / "run"
+    train(task, folder, epochs=2)
+    newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
+    with open(newest / "state.npz", "r+b") as file:
+        file.seek(100)
+        file.write(b"damage")
+    lines = []
+    train(task, folder, epochs=2, resume=True, lines=lines)
+    assert "is corrupt" in lines[0]
+    assert "after epoch 1 of 2" in lines[1]
+
+
+def test_resuming_without_a_checkpoint_is_an_error(task, tmp_path):
+    create_run(tmp_path / "run", task.config(), MANIFEST)
+    with pytest.raises(DataError, match="nothing to resume"):
+        train(task, tmp_path / "run", resume=True)
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(task, tmp_path):
+    lines = []
+    progress = train(
+        task, tmp_path / "run", epochs=9, early_stopping=2, learning_rate=1e-9, lines=lines
+    )
+    assert progress.epoch < 9
+    assert progress.epoch - progress.best_epoch == 2
+    assert "Stopped early" in lines[-1]
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_training(task, tmp_path):
+    with pytest.raises(ConfigError, match="does not divide by 2 replicas. Use 2 or 4"):
+        train(task, tmp_path / "run", replicas=2, batch_size=3)
+
+
+def test_a_loss_that_explodes_stops_the_run(task, tmp_path):
+    with pytest.raises(ConfigError, match=r"the loss became .* Lower train.learning_rate"):
+        train(task, tmp_path / "run", learning_rate=1e30, clip_norm=0.0, epochs=3)
+
+
+def test_two_replicas_save_a_model_that_loads(task, tmp_path):
+    progress = train(task, tmp_path / "run", replicas=2, epochs=2)
+    assert progress.epoch == 2
+    assert load_run(tmp_path / "run").model.count_params() > 0
+
+
+def test_mixed_precision_trains_and_leaves_the_policy_as_it_was(task, tmp_path):
+    train(task, tmp_path / "run", epochs=1, precision="mixed_float16")
+    assert keras.config.dtype_policy().name == "float32"
+    model = load_run(tmp_path / "run").model
+    assert model.get_layer("encoder0_conv1").compute_dtype == "float16"
+    assert model.output.dtype == "float32"
+
+
+def test_an_existing_run_is_not_overwritten(task, tmp_path):
+    create_run(tmp_path / "run", task.config(), MANIFEST)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        create_run(tmp_path / "run", task.config(), MANIFEST)
+
+
+def test_a_folder_without_a_model_is_no_run(tmp_path):
+    with pytest.raises(DataError, match="is not a trained run: it has no config.yaml"):
+        load_run(tmp_path)
