@@ -1,0 +1,152 @@
+"""Predictor: preparation, network and restoration as one TensorFlow module."""
+
+import numpy as np
+import tensorflow as tf
+
+from segkit.errors import ConfigError
+from segkit.errors import DataError
+from segkit.errors import ShapeError
+from segkit.inference.prepare import prepare
+from segkit.inference.prepare import restore
+from segkit.inference.sliding_window import mirrored
+from segkit.inference.sliding_window import sliding_window
+from segkit.volume import Volume
+
+
+class Predictor(tf.Module):
+    """Segments whole images with a trained network.
+
+    All methods run eagerly and inside `tf.function`; `on_tile` is for eager use only.
+
+    Attributes:
+        orientation: Axis letters in which images are expected.
+        num_channels: Channels that the network takes.
+        num_classes: Classes that it tells apart, background included.
+    """
+
+    def __init__(self, model, preprocess, patch_size, *, overlap=0.5, mirror=False):
+        """Wraps a trained model.
+
+        Args:
+            model: `keras.Model` from tiles to logits.
+            preprocess: The manifest's `"preprocess"` entry.
+            patch_size: Side lengths that the model was trained on: two for slices, three for
+                volumes.
+            overlap: Share of a tile that the next one covers again, in [0, 1).
+            mirror: Average the logits over all flips of the spatial axes.
+
+        Raises:
+            ConfigError: If `overlap` is out of range.
+            ShapeError: If model, patch size and preprocessing do not fit each other.
+        """
+        super().__init__(name="predictor")
+        if not 0 <= overlap < 1:
+            raise ConfigError(f"overlap must be at least 0 and below 1, got {overlap}.")
+        channels, patch_size = model.input_shape[-1], tuple(patch_size)
+        if len(model.input_shape) != len(patch_size) + 2:
+            raise ShapeError(
+                f"the model takes {model.input_shape}, which a patch of {patch_size} does not fit."
+            )
+        if channels != len(preprocess["normalization"]):
+            raise ShapeError(
+                f"the model takes {channels} channel(s), the data set has "
+                f"{len(preprocess['normalization'])}. Use the data set that it was trained on."
+            )
+        self.orientation = preprocess["orientation"]
+        self.num_channels = channels
+        self.num_classes = model.output_shape[-1]
+        # Listed once and without the model, which would be saved with a second copy of each.
+        self._weights = [variable.value for variable in model.variables]
+        self._network = tf.function(
+            lambda tiles: model(tiles, training=False),
+            input_signature=[tf.TensorSpec((None, *patch_size, channels), tf.float32)],
+        )
+        predict = mirrored(self._network, len(patch_size)) if mirror else self._network
+        self._prepare = lambda image, spacing_mm: prepare(image, spacing_mm, preprocess)
+        self._slide = lambda image, on_tile: sliding_window(
+            predict, image, patch_size, self.num_classes, overlap=overlap, on_tile=on_tile
+        )
+
+    def logits(self, prepared, on_tile=None):
+        """Returns the logits of a prepared image.
+
+        Args:
+            prepared: float32, shape `(d, h, w, channels)`, such as a record holds.
+            on_tile: `None`, or called as `on_tile(done, total)` after each tile.
+
+        Returns:
+            float32, shape `(d, h, w, classes)`.
+        """
+        prepared = tf.convert_to_tensor(prepared, tf.float32)
+        prepared = tf.ensure_shape(prepared, (None, None, None, self.num_channels))
+        return self._slide(prepared, on_tile)
+
+    def segment(self, image, spacing_mm, on_tile=None):
+        """Returns the classes of an image.
+
+        Args:
+            image: float32, shape `(depth, height, width, channels)`, intensities as read, axes in
+                `orientation`.
+            spacing_mm: float32, shape `(3,)`: voxel size per axis of `image`.
+            on_tile: `None`, or called as `on_tile(done, total)` after each tile.
+
+        Returns:
+            int32 class indices, shape `(depth, height, width)`.
+        """
+        return self._run(image, spacing_mm, on_tile, with_probabilities=False)
+
+    def probabilities(self, image, spacing_mm, on_tile=None):
+        """Returns the classes of an image and how sure the network is; arguments as `segment`.
+
+        Returns:
+            `(indices, probabilities)`: as `segment`, and float32 of shape `(depth, height, width,
+            classes)`, the softmax of the resampled logits, summing to 1.
+        """
+        return self._run(image, spacing_mm, on_tile, with_probabilities=True)
+
+    def _run(self, image, spacing_mm, on_tile, with_probabilities):
+        image = tf.convert_to_tensor(image, tf.float32)
+        spacing_mm = tf.convert_to_tensor(spacing_mm, tf.float32)
+        prepared, crop = self._prepare(image, spacing_mm)
+        logits = self.logits(prepared, on_tile)
+        return restore(logits, crop, tf.shape(image)[:3], with_probabilities=with_probabilities)
+
+
+def predict_volume(predictor, volume, *, with_probabilities=False, on_tile=None):
+    """Segments a volume of any orientation on its own grid.
+
+    Args:
+        predictor: `Predictor`.
+        volume: `Volume` with an array `(depth, height, width[, channels])`, intensities as read.
+        with_probabilities: Whether to return the probabilities as well.
+        on_tile: `None`, or called as `on_tile(done, total)` after each tile.
+
+    Returns:
+        `Volume` of class indices (uint8, or uint16 above 256 classes) with the shape and affine
+        of `volume`; or that and a `Volume` of float32 probabilities `(..., classes)`.
+
+    Raises:
+        ShapeError: If the number of channels is not the network's.
+        DataError: If the image holds NaN or infinite values.
+    """
+    if volume.num_channels != predictor.num_channels:
+        raise ShapeError(
+            f"the network takes {predictor.num_channels} channel(s), the image has "
+            f"{volume.num_channels}. Give one image per channel, in the data set's order."
+        )
+    oriented = volume.oriented(predictor.orientation)
+    image = np.ascontiguousarray(oriented.array, dtype=np.float32)
+    if not np.isfinite(image).all():
+        raise DataError("the image holds NaN or infinite values. Repair it first.")
+    image = image.reshape(*oriented.shape, predictor.num_channels)
+
+    def on_source_grid(array):
+        back = Volume(array, oriented.affine).oriented(volume.orientation)
+        return Volume(np.ascontiguousarray(back.array), volume.affine)
+
+    dtype = np.uint8 if predictor.num_classes <= 256 else np.uint16
+    if not with_probabilities:
+        mask = predictor.segment(image, oriented.spacing_mm, on_tile)
+        return on_source_grid(mask.numpy().astype(dtype))
+    mask, probabilities = predictor.probabilities(image, oriented.spacing_mm, on_tile)
+    return on_source_grid(mask.numpy().astype(dtype)), on_source_grid(probabilities.numpy())
