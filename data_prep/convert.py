@@ -1,0 +1,397 @@
+"""Raw cases to a folder of TFRecord shards with a manifest, in two passes over the sources.
+
+Pass 1 checks and measures every case (`fingerprint`); the decisions that follow from it go into
+`conversion.json` before the first shard is written. Pass 2 writes the shards, each by one worker,
+each appearing whole or not at all; so a conversion that was killed goes on where it stopped, and
+the bytes do not depend on the number of workers. `dataset.json` is written last.
+"""
+
+import csv
+import io
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from dataclasses import dataclass
+from dataclasses import field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.fingerprint import make_fingerprint
+from data_prep.fingerprint import measure_cases
+from data_prep.fingerprint import seed_of
+from data_prep.fingerprint import without_cases
+from data_prep.manifest import MANIFEST
+from data_prep.manifest import SCHEMA
+from data_prep.manifest import file_sha256
+from data_prep.manifest import write_json
+from data_prep.manifest import write_text
+from data_prep.parallel import run_parallel
+from data_prep.plan import Plan
+from data_prep.plan import check_spacing
+from data_prep.plan import make_plan
+from data_prep.preprocess import geometry
+from data_prep.records import encode
+from data_prep.records import read_records
+from data_prep.records import write_records
+from data_prep.shards import ShardSpec
+from data_prep.shards import case_chunks
+from data_prep.shards import chunk_starts
+from data_prep.shards import plan_shards
+from data_prep.splits import assign_folds
+from segkit.errors import DataError
+from segkit.errors import SegkitError
+from segkit.volume import CANONICAL
+from segkit.volume import axis_moves
+
+STATE = "conversion.json"
+SOURCES = "sources.csv"
+SHARDS = ("fold*-?????-of-?????.tfrecord", "test-?????-of-?????.tfrecord")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What decides on the bytes of a prepared data set, its sources apart.
+
+    Attributes:
+        layout: Name of the layout, for the record.
+        layout_options: Options given to the layout, for the record.
+        splits: Scheme of `splits.assign_folds`: `"kfold"` or `"nnunet"`.
+        folds: Number of folds.
+        seed: Key of the split.
+        spacing_mm: Target spacing per prepared axis, `"keep"`, or `None` to derive it.
+        orientation: Letters of the prepared axes, or `None` to derive them.
+        chunk: Longest side of a stored chunk, in voxels.
+        chunk_overlap: Overlap of chunks; no smaller than the largest patch to be cropped.
+        skip_bad: Leave out cases that cannot be used, instead of refusing the data set.
+
+    Raises:
+        ConfigError: Chunk, overlap or spacing is out of range.
+        ShapeError: `orientation` is none.
+    """
+
+    layout: str
+    layout_options: dict = field(default_factory=dict)
+    splits: str = "kfold"
+    folds: int = 5
+    seed: int = 0
+    spacing_mm: tuple[float, float, float] | str | None = None
+    orientation: str | None = None
+    chunk: int = 160
+    chunk_overlap: int = 64
+    skip_bad: bool = False
+
+    def __post_init__(self):
+        chunk_starts(1, chunk=self.chunk, overlap=self.chunk_overlap)
+        check_spacing(self.spacing_mm)
+        if self.orientation is not None:
+            axis_moves(CANONICAL, self.orientation)
+
+
+def convert(dataset, out, *, source, options, workers=1, overwrite=False, progress=None):
+    """Writes a prepared data set, or what is missing of it.
+
+    Args:
+        dataset: `RawDataset`.
+        out: Folder to write; made if needed.
+        source: Folder of the raw data: `sources.csv` names files relative to it.
+        options: `Options`.
+        workers: Number of processes.
+        overwrite: Replace another data set that is in `out`.
+        progress: Called as `progress(stage, done, total)`, stage `"hash"`, `"check"` or `"write"`.
+
+    Returns:
+        `(manifest, written)`: content of `dataset.json`, and how many shards were written: 0 if
+        the data set was complete and its sources and options are unchanged.
+
+    Raises:
+        DataError: A case cannot be used, `out` holds another data set or cannot be written.
+        ConfigError: An option is not of its kind.
+    """
+    out = Path(out)
+    report = progress or (lambda stage, done, total: None)
+    splits = _splits(dataset, options)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _remove(out, ".*.tmp")
+        digests = _digests(dataset, workers, partial(report, "hash"))
+        request = _request(dataset, options, digests)
+        state = None if overwrite else _previous(out, request)
+        if state is None:
+            state = {"request": request} | _decide(dataset, options, splits, workers, report)
+            _check_space(out, state)
+            _remove(out, MANIFEST, STATE, SOURCES, *SHARDS)
+            write_json(out / STATE, state)
+        shards, written = _write_shards(dataset, out, state, workers, partial(report, "write"))
+        manifest = _manifest(state, shards)
+        if written or not (out / MANIFEST).is_file():
+            write_text(out / SOURCES, _sources(dataset, Path(source)))
+            write_json(out / MANIFEST, manifest)
+        return manifest, written
+    except OSError as error:
+        raise DataError(
+            f"cannot write the data set: {error.strerror or error}: {error.filename or out}. "
+            "Free some space or give another --out; finished shards are kept."
+        ) from error
+    finally:
+        if out.is_dir():
+            _remove(out, ".*.tmp")
+
+
+def _digests(dataset, workers, progress):
+    digests, digest = {}, partial(_digest_or_none, dataset=dataset)
+    with ThreadPoolExecutor(workers) as pool:  # Hashing runs outside Python's lock.
+        for case, value in zip(dataset.cases, pool.map(digest, dataset.cases), strict=True):
+            digests[case.id] = value
+            progress(len(digests), len(dataset.cases))
+    return digests
+
+
+def _digest_or_none(case, dataset):
+    try:
+        return dataset.digest(case)
+    except (SegkitError, OSError):
+        return None  # Reading the case will say why.
+
+
+def _request(dataset, options, digests):
+    """All that decides on the bytes; a conversion goes on only under an equal request."""
+    request = {
+        "schema": SCHEMA,
+        "name": dataset.name,
+        "channels": list(dataset.channels),
+        "classes": [{"name": n, "value": v} for n, v in dataset.classes.items()],
+        "options": asdict(options),
+        "cases": {
+            case.id: {"patient": seed_of(case.patient), "test": case.held_back}
+            | {"source_sha256": digests[case.id]}
+            for case in dataset.cases
+        },
+    }
+    return json.loads(json.dumps(request))
+
+
+def _previous(out, request):
+    """State of an earlier run for the same request, or `None` if there was no earlier run."""
+    if not (out / STATE).is_file():
+        strange = [path.name for name in (MANIFEST, *SHARDS) for path in out.glob(name)]
+        if strange:
+            raise DataError(
+                f"{out} holds {strange[0]} but no {STATE}, so it is no conversion to go on with. "
+                "Give another --out, or --overwrite to replace the data set."
+            )
+        return None
+    try:
+        state = json.loads((out / STATE).read_text(encoding="utf-8"))
+        earlier = state["request"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{out / STATE} is damaged ({error}). Give --overwrite to start again."
+        ) from error
+    if earlier == request:
+        return state
+    raise DataError(
+        f"{out} holds a data set made otherwise ({_difference(earlier, request)}). Give "
+        "--overwrite to replace it, or another --out."
+    )
+
+
+def _difference(earlier, request, where=""):
+    """Names the first key in which two requests differ."""
+    for key in [*request, *earlier]:
+        old, new = earlier.get(key), request.get(key)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            return _difference(old, new, f"{where}{key}.")
+        return f"{where}{key}: {old!s:.60} before, {new!s:.60} now"
+    return "nothing"
+
+
+def _decide(dataset, options, splits, workers, report):
+    """Pass 1 and what follows from it: plan, splits, shards."""
+    facts, samples, bad = measure_cases(dataset, workers=workers, progress=partial(report, "check"))
+    if bad and (not options.skip_bad or not facts):
+        shown = "; ".join(f"{case}: {reason}" for case, reason in list(bad.items())[:5])
+        more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise DataError(
+            f"{len(bad)} of {len(dataset.cases)} cases cannot be used: {shown}{more} "
+            "Mend them, or give --skip-bad to leave them out."
+        )
+    counted = [case for case in facts if splits[case] != "test"] or list(facts)
+    fingerprint = make_fingerprint({case: facts[case] for case in counted}, samples)
+    plan = make_plan(
+        fingerprint,
+        dataset.channels,
+        spacing_mm=options.spacing_mm,
+        orientation=options.orientation,
+    )
+    cases = {
+        case: {"split": splits[case]}
+        | geometry(f["shape"], f["affine"], f["box"], plan)
+        | {"class_voxels": f["class_voxels"]}
+        for case, f in facts.items()
+    }
+    shards = plan_shards(
+        {case: splits[case] for case in facts},
+        {case: entry["shape"] for case, entry in cases.items()},
+        num_channels=len(dataset.channels),
+        chunk=options.chunk,
+        overlap=options.chunk_overlap,
+    )
+    return {
+        "preprocess": plan.as_json(),
+        "fingerprint": fingerprint.as_json(),
+        "cases": cases,
+        "skipped": bad,
+        "shards": [asdict(shard) | {"cases": list(shard.cases)} for shard in shards],
+    }
+
+
+def _splits(dataset, options):
+    """Case id -> split. Bad cases are dealt too, so that leaving one out moves no other."""
+    patients = {case.id: case.patient for case in dataset.cases if not case.held_back}
+    splits = {case.id: "test" for case in dataset.cases if case.held_back}
+    if patients:
+        scheme = {"scheme": options.splits, "folds": options.folds, "seed": options.seed}
+        splits |= {case: f"fold{n}" for case, n in assign_folds(patients, **scheme).items()}
+    return splits
+
+
+def _check_space(out, state):
+    """Refuses to start what cannot end: two bytes per image voxel, one or two per label voxel."""
+    channels = len(state["request"]["channels"])
+    voxels = sum(np.prod(entry["shape"], dtype=float) for entry in state["cases"].values())
+    needed, free = int(voxels * (2 * channels + 1)), shutil.disk_usage(out).free
+    if needed > free:
+        raise DataError(
+            f"the data set needs about {needed / 1e6:.0f} MB, {out} has {free / 1e6:.0f} MB free. "
+            "Free some space, give another --out or a coarser --spacing."
+        )
+
+
+def _write_shards(dataset, out, state, workers, progress):
+    """Writes the shards that are missing; returns all entries and how many were missing."""
+    specs = [ShardSpec(**shard) for shard in state["shards"]]
+    finished = _finished(out)
+    entries = {}
+    for spec in specs:
+        entry = _existing(out / spec.file, spec, finished)
+        if entry is not None:
+            entries[spec.file] = entry
+    missing = [spec for spec in specs if spec.file not in entries]
+    raw = {case.id: case for case in dataset.cases}
+    known = state["request"]["cases"]
+    jobs = [
+        (spec.file, [(raw[case], known[case]["source_sha256"]) for case in spec.cases])
+        for spec in missing
+    ]
+    options = state["request"]["options"]
+    write = partial(
+        _write_shard,
+        out=out,
+        dataset=without_cases(dataset),
+        plan=Plan.from_json(state["preprocess"]),
+        chunk=options["chunk"],
+        overlap=options["chunk_overlap"],
+    )
+    for index, entry in run_parallel(write, jobs, workers=workers):
+        entries[missing[index].file] = entry
+        progress(len(entries), len(specs))
+    shards = [
+        {"file": s.file, "split": s.split, "cases": list(s.cases)} | entries[s.file] for s in specs
+    ]
+    return shards, len(missing)
+
+
+def _finished(out):
+    """Entries of the shards of a data set that was complete once, by file name."""
+    if not (out / MANIFEST).is_file():
+        return {}
+    try:
+        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        return {shard["file"]: shard for shard in manifest["shards"]}
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _existing(path, spec, finished):
+    """The entry of a shard that need not be written, or `None`.
+
+    In a data set that was complete, its size must be right; else every record is checked.
+    """
+    if not path.is_file():
+        return None
+    size = path.stat().st_size
+    if spec.file in finished:
+        entry = {key: finished[spec.file][key] for key in ("records", "bytes", "sha256")}
+        return entry if entry["bytes"] == size else None
+    try:
+        records = sum(1 for _ in read_records(path))
+    except DataError:
+        return None
+    if records != spec.records:
+        return None
+    return {"records": records, "bytes": size, "sha256": file_sha256(path)}
+
+
+def _write_shard(job, out, dataset, plan, chunk, overlap):
+    file, cases = job
+
+    def records():
+        for case, sha256 in cases:
+            if dataset.digest(case) != sha256:
+                raise DataError(
+                    f"{case.images[0]} or its label changed during the conversion. Run it again "
+                    "with --overwrite."
+                )
+            yield from map(encode, case_chunks(case, dataset, plan, chunk=chunk, overlap=overlap))
+
+    return write_records(out / file, records())
+
+
+def _manifest(state, shards):
+    request = state["request"]
+    return {
+        "schema": SCHEMA,
+        "name": request["name"],
+        "layout": request["options"]["layout"],
+        "channels": request["channels"],
+        "classes": request["classes"],
+        "preprocess": state["preprocess"],
+        "options": request["options"],
+        "fingerprint": state["fingerprint"],
+        "folds": request["options"]["folds"],
+        "cases": {
+            case: entry | {"source_sha256": request["cases"][case]["source_sha256"]}
+            for case, entry in state["cases"].items()
+        },
+        "skipped": state["skipped"],
+        "shards": shards,
+    }
+
+
+def _sources(dataset, source):
+    """The table case -> files, apart from the records: file names may name a patient."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["case", *(f"image_{name}" for name in dataset.channels), "label"])
+    width = len(dataset.channels)
+    for case in dataset.cases:
+        images = [_relative(path, source) for path in case.images]
+        label = _relative(case.label, source) if case.label else ""
+        rows.writerow([case.id, *images, *[""] * (width - len(images)), label])
+    return text.getvalue()
+
+
+def _relative(path, source):
+    path = Path(path)
+    return str(path.relative_to(source) if path.is_relative_to(source) else path)
+
+
+def _remove(folder, *patterns):
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,59 @@
+"""Work on independent items in processes that never import TensorFlow."""
+
+import multiprocessing
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
+
+from segkit.errors import DataError
+
+
+def run_parallel(function, items, *, workers):
+    """Yields `(index, function(items[index]))` in order of completion.
+
+    If the consumer stops early, a worker fails, or Ctrl-C is pressed, the workers are ended at
+    once; what they left behind is the caller's to remove.
+
+    Args:
+        function: Picklable callable of one argument.
+        items: Sequence of picklable arguments.
+        workers: Number of processes; with 1 the work is done in this one.
+
+    Raises:
+        DataError: A worker process died, say for lack of memory.
+    """
+    if workers == 1 or len(items) < 2:
+        yield from ((index, function(item)) for index, item in enumerate(items))
+        return
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(min(workers, len(items)), _context(), initializer=_ignore_ctrl_c)
+    try:
+        futures = {pool.submit(function, item): index for index, item in enumerate(items)}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a worker process died; the system may have run out of memory. Run the same command "
+            "again, with fewer --workers: finished shards are kept."
+        ) from error
+    except BaseException:
+        for child in set(multiprocessing.active_children()) - others:
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _context():
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    # Imported once by the server instead of once per worker.
+    context.set_forkserver_preload(["data_prep.convert", "segkit.io.nifti"])
+    return context
+
+
+def _ignore_ctrl_c():
+    """Leaves Ctrl-C to the parent, which ends the workers and says how to resume."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

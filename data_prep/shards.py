@@ -1,0 +1,185 @@
+"""Which case goes into which file, and how a large case is cut into overlapping chunks.
+
+Everything here is a pure function of the cases and options, so the files do not depend on the
+number of workers or on the order in which work ends.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from data_prep.fingerprint import checked_indices
+from data_prep.fingerprint import seed_of
+from data_prep.preprocess import prepare
+from data_prep.records import Chunk
+from segkit.errors import ConfigError
+from segkit.volume import Volume
+
+TARGET_BYTES = 128 * 2**20
+MIN_SHARDS = 4
+FOREGROUND_PER_CLASS = 500
+
+
+@dataclass(frozen=True)
+class ShardSpec:
+    """One file to write.
+
+    Attributes:
+        file: Its name, such as `"fold0-00000-of-00004.tfrecord"`.
+        split: Name of its split, such as `"fold0"`.
+        cases: Ids of its cases, in the order of their records.
+        records: Number of its records: the cases' chunks.
+    """
+
+    file: str
+    split: str
+    cases: tuple[str, ...]
+    records: int
+
+
+def plan_shards(splits, shapes, *, num_channels, chunk, overlap):
+    """Assigns cases to files: sorted by a hash of the id, then cut into runs of equal length.
+
+    A split gets one file per 128 MiB, at least four where it has as many cases, and no empty one.
+
+    Args:
+        splits: Case id -> name of its split.
+        shapes: Case id -> shape `(d, h, w)` of the prepared case.
+        num_channels: Channels of the image.
+        chunk: Longest side of a chunk, in voxels.
+        overlap: Overlap of neighbouring chunks, in voxels.
+
+    Returns:
+        List of `ShardSpec`, sorted by file name.
+    """
+    boxes = {case: chunk_boxes(shapes[case], chunk=chunk, overlap=overlap) for case in splits}
+    voxels = {case: sum(math.prod(size) for _, size in boxes[case]) for case in splits}
+    shards = []
+    for split in sorted(set(splits.values())):
+        cases = sorted((case for case in splits if splits[case] == split), key=_hash)
+        # Two bytes per image voxel and channel, one for the label.
+        size = sum(voxels[case] for case in cases) * (2 * num_channels + 1)
+        count = min(len(cases), max(MIN_SHARDS, math.ceil(size / TARGET_BYTES)))
+        for index in range(count):
+            low, high = (len(cases) * n // count for n in (index, index + 1))
+            shards.append(
+                ShardSpec(
+                    file=f"{split}-{index:05d}-of-{count:05d}.tfrecord",
+                    split=split,
+                    cases=tuple(cases[low:high]),
+                    records=sum(len(boxes[case]) for case in cases[low:high]),
+                )
+            )
+    return shards
+
+
+def chunk_boxes(shape, *, chunk, overlap):
+    """Cuts a volume into overlapping boxes that cover every voxel.
+
+    Any patch with sides of at most `overlap` lies wholly in one box.
+
+    Args:
+        shape: `(d, h, w)` of the volume.
+        chunk: Longest side of a box, in voxels.
+        overlap: Least overlap of neighbouring boxes, in voxels.
+
+    Returns:
+        List of `(origin, size)`, each a tuple of three; one box for a volume that fits into it.
+    """
+    origins = product(*(chunk_starts(n, chunk=chunk, overlap=overlap) for n in shape))
+    size = tuple(min(n, chunk) for n in shape)
+    return [(origin, size) for origin in origins]
+
+
+def chunk_starts(length, *, chunk, overlap):
+    """Returns where the chunks along one axis begin: as few as needed, evenly spaced.
+
+    Raises:
+        ConfigError: Unless `0 <= overlap < chunk`.
+    """
+    if not 0 <= overlap < chunk:
+        raise ConfigError(
+            f"chunks need 0 <= overlap < chunk, got chunk {chunk} and overlap {overlap}. "
+            "Give an overlap of at least the largest patch that will be cropped."
+        )
+    if length <= chunk:
+        return [0]
+    count = math.ceil((length - chunk) / (chunk - overlap)) + 1
+    # Rounding down keeps each step at most ceil(mean step) <= chunk - overlap.
+    return [(length - chunk) * n // (count - 1) for n in range(count)]
+
+
+def case_chunks(case, dataset, plan, *, chunk, overlap):
+    """Reads and prepares one case and cuts it.
+
+    Args:
+        case: `RawCase`.
+        dataset: `RawDataset` it belongs to.
+        plan: `Plan`.
+        chunk: Longest side of a chunk, in voxels.
+        overlap: Overlap of neighbouring chunks, in voxels.
+
+    Yields:
+        `Chunk`, the one at origin 0 first; that one carries the label on the source grid.
+    """
+    image, label = dataset.read(case)
+    source = None
+    if label is not None and dataset.classes:
+        source = checked_indices(case, image, label, dataset.classes)
+    prepared = prepare(image, None if source is None else Volume(source, image.affine), plan)
+    shape = prepared.image.shape[:3]
+    for origin, size in chunk_boxes(shape, chunk=chunk, overlap=overlap):
+        box = tuple(slice(o, o + n) for o, n in zip(origin, size, strict=True))
+        piece = None if prepared.label is None else prepared.label[box]
+        affine = prepared.affine.copy()
+        affine[:3, 3] += prepared.affine[:3, :3] @ origin
+        yield Chunk(
+            case_id=case.id,
+            image=prepared.image[box],
+            label=piece,
+            spacing_mm=np.array(prepared.geometry["spacing_mm"]),
+            affine=affine,
+            origin=np.array(origin),
+            case_shape=np.array(shape),
+            class_counts=class_counts(piece, len(dataset.classes)),
+            foreground=sample_foreground(piece, seed_of(f"{case.id} {origin}")),
+            source_label=source if not any(origin) else None,
+        )
+
+
+def class_counts(label, num_classes):
+    """Returns the voxels of each class, int64 `(num_classes,)`; zeros without a label."""
+    if label is None:
+        return np.zeros(num_classes, dtype=np.int64)
+    return np.bincount(label.reshape(-1), minlength=num_classes).astype(np.int64)
+
+
+def sample_foreground(label, seed):
+    """Returns up to 500 voxels of each class but the background.
+
+    Args:
+        label: Class indices `(d, h, w)`, or `None`.
+        seed: Seed of the choice.
+
+    Returns:
+        int32, shape `(n, 4)`: rows `(class, k, j, i)`, sorted.
+    """
+    if label is None:
+        return np.zeros((0, 4), dtype=np.int32)
+    rng = np.random.default_rng(seed)
+    flat = label.reshape(-1)
+    where = np.flatnonzero(flat)
+    rows = []
+    for index in np.unique(flat[where]):
+        voxels = where[flat[where] == index]
+        if len(voxels) > FOREGROUND_PER_CLASS:
+            voxels = np.sort(rng.choice(voxels, FOREGROUND_PER_CLASS, replace=False))
+        rows.append(np.stack([np.full(len(voxels), index), *np.unravel_index(voxels, label.shape)]))
+    return np.concatenate(rows, axis=1).T.astype(np.int32) if rows else sample_foreground(None, 0)
+
+
+def _hash(case_id):
+    return hashlib.sha256(f"segkit shard {case_id}".encode()).digest()

@@ -1,0 +1,228 @@
+"""Turns raw studies into sharded TFRecords: checked, planned, preprocessed, split by patient."""
+
+import argparse
+import os
+import sys
+import time
+
+import yaml
+
+from data_prep.layouts import LAYOUTS
+from data_prep.layouts import scan_source
+from segkit.errors import ConfigError
+from segkit.errors import SegkitError
+from segkit.tables import options_of
+from segkit.tables import target
+
+STAGES = {"hash": "hashing sources", "check": "checking cases", "write": "writing shards"}
+EXAMPLES = """examples:
+  python tools/prepare_data.py --source Task04_Hippocampus --layout msd --out data/hippocampus
+  python tools/prepare_data.py --source isbi2012 --layout images --out data/isbi \\
+      --layout-option labels=background=0,membrane=255
+  python tools/prepare_data.py --source ct:12 --layout phantom --out data/phantom --spacing 2,2,2
+  python tools/prepare_data.py --verify --out data/hippocampus
+
+A conversion that was interrupted goes on with the same command. A complete data set whose
+sources and options are unchanged is left as it is.
+"""
+
+
+def main(argv=None):
+    """Runs the tool and returns its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    args = parse_args(argv)
+    try:
+        return verify(args) if args.verify else prepare(args)
+    except SegkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on.", file=sys.stderr)
+        return 130
+
+
+def parse_args(argv):
+    """Returns the parsed command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--source", help="folder of the raw data; for --layout phantom a recipe such as ct:40")
+    add("--layout", help=f"how the source is organised: {', '.join(LAYOUTS)}")
+    add("--out", required=True, help="folder of the prepared data set")
+    add("--splits", default="kfold", help="kfold, or nnunet for nnU-Net's folds (default kfold)")
+    add("--folds", type=int, default=5, help="number of folds (default 5)")
+    add("--seed", type=int, default=0, help="key of the split (default 0)")
+    add("--workers", type=int, default=os.cpu_count(), help="processes (default: one per CPU)")
+    add(
+        "--spacing",
+        metavar="D,H,W",
+        help="voxel size in mm, one number per axis of --orientation, or keep for each case's "
+        "own (default: chosen from the data)",
+    )
+    add(
+        "--orientation", help="axes of the prepared arrays (default: SAR, or the coarse axis first)"
+    )
+    add("--chunk", type=int, default=160, help="longest side of a stored chunk (default 160)")
+    add(
+        "--chunk-overlap",
+        type=int,
+        default=64,
+        help="overlap of chunks, at least the largest training patch (default 64)",
+    )
+    add(
+        "--layout-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="option of the layout; may be repeated",
+    )
+    add("--skip-bad", action="store_true", help="leave out cases that cannot be used")
+    add("--overwrite", action="store_true", help="replace another data set in --out")
+    add("--verify", action="store_true", help="only check the data set in --out")
+    args = parser.parse_args(argv)
+    if not args.verify and (args.source is None or args.layout is None):
+        parser.error("give --source and --layout, or --verify")
+    if args.workers < 1:
+        parser.error(f"--workers must be at least 1, got {args.workers}")
+    return args
+
+
+def prepare(args):
+    """Converts and prints a summary."""
+    start = time.monotonic()
+    layout_options = parse_layout_options(args.layout, args.layout_option)
+    dataset = scan_source(args.layout, args.source, **layout_options)
+    from data_prep.convert import Options  # scipy and protobuf: after the checks
+    from data_prep.convert import convert
+
+    options = Options(
+        layout=args.layout,
+        layout_options=layout_options,
+        splits=args.splits,
+        folds=args.folds,
+        seed=args.seed,
+        spacing_mm=parse_spacing(args.spacing),
+        orientation=args.orientation,
+        chunk=args.chunk,
+        chunk_overlap=args.chunk_overlap,
+        skip_bad=args.skip_bad,
+    )
+    with Progress() as progress:
+        manifest, written = convert(
+            dataset,
+            args.out,
+            source=args.source,
+            options=options,
+            workers=args.workers,
+            overwrite=args.overwrite,
+            progress=progress,
+        )
+    if not written:
+        print(f"{args.out} is up to date: same sources, same options, all shards in place.")
+    summarise(manifest)
+    print(f"took      {time.monotonic() - start:.1f} s")
+    print(f"next      python tools/train.py --model unet3d --data {args.out}")
+    return 0
+
+
+def verify(args):
+    """Checks every shard against the manifest."""
+    from data_prep.manifest import verify as verify_folder
+
+    with Progress() as progress:
+        manifest = verify_folder(
+            args.out, progress=lambda done, total: progress("verifying shards", done, total)
+        )
+    print(
+        f"{args.out} is intact: {len(manifest['shards'])} shards, {len(manifest['cases'])} cases."
+    )
+    return 0
+
+
+def parse_layout_options(layout, pairs):
+    """Returns `{key: value}` for `["key=value", ...]`; raises `ConfigError` for anything else."""
+    declared, options = options_of(target(LAYOUTS, layout, "layout")), {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--layout-option must be like key=value, got {pair!r}.")
+        is_text = key in declared and "str" in (declared[key].annotation or "")
+        try:
+            options[key] = value if is_text else yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--layout-option {key}: {value!r} is not valid YAML.") from error
+    return options
+
+
+def parse_spacing(text):
+    """Returns `"keep"`, three floats, or `None` where the data decides."""
+    if text is None or text == "keep":
+        return text
+    try:
+        spacing = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        spacing = ()
+    if len(spacing) != 3:
+        raise ConfigError(f"--spacing must be like 1,1,1 or keep, got {text!r}.")
+    return spacing
+
+
+def summarise(manifest):
+    """Prints what a data set holds."""
+    cases, plan = manifest["cases"].values(), manifest["preprocess"]
+    spacing = plan["spacing_mm"]
+    shapes = sorted(case["shape"] for case in cases)
+    held_back = sum(case["split"] == "test" for case in cases)
+    print(f"data set  {manifest['name']}, channels {', '.join(manifest['channels'])}")
+    skipped = len(manifest["skipped"])
+    print(f"cases     {len(cases)}, of these {held_back} for testing; {skipped} skipped")
+    grid = "each case's own" if spacing is None else " x ".join(f"{s:g}" for s in spacing) + " mm"
+    print(
+        f"grid      {plan['orientation']}, spacing {grid}, median shape {shapes[len(shapes) // 2]}"
+    )
+    print(f"intensity {', '.join(scheme['scheme'] for scheme in plan['normalization'])}")
+    voxels = manifest["fingerprint"]["class_voxels"]
+    for entry, count in zip(manifest["classes"], voxels, strict=False):
+        print(f"class     {entry['name']}: {100 * count / sum(voxels):.2f} % of voxels")
+    for note, count in manifest["fingerprint"]["notes"].items():
+        print(f"note      {count} case(s): {note}")
+    size = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
+    print(f"shards    {len(manifest['shards'])}, {size:.1f} MB, {manifest['folds']} folds")
+
+
+class Progress:
+    """Bars with the remaining time on a terminal; elsewhere a line at every tenth."""
+
+    def __init__(self):
+        self.bar, self.stage, self.tenth = None, None, 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.bar is not None:
+            self.bar.close()
+
+    def __call__(self, stage, done, total):
+        """Shows that `done` of `total` items of a stage are done."""
+        if stage != self.stage:
+            self._begin(stage, total)
+        if self.bar is not None:
+            self.bar.update(done - self.bar.n)
+        elif 10 * done // total > self.tenth:
+            self.tenth = 10 * done // total
+            print(f"{STAGES.get(stage, stage)}: {done}/{total}", file=sys.stderr)
+
+    def _begin(self, stage, total):
+        self.stage, self.tenth = stage, 0
+        self.__exit__()
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(desc=STAGES.get(stage, stage), total=total)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
