@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from segkit.config import load_config
@@ -18,6 +19,7 @@ from segkit.training import SCHEDULES
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 BUILT_IN = Path("data/phantom")
+PHANTOMS = "ct"
 
 EXAMPLES = """examples:
   python tools/train.py --model fcn8s                            # built-in phantoms
@@ -62,28 +64,27 @@ def main(argv=None):
 
 def run(args):
     config = read_config(args)
+    from segkit.training.run import check_new
     from segkit.training.run import check_resumable
     from segkit.training.run import create_run
     from segkit.training.run import default_folder
     from segkit.training.run import find_resumable
 
-    folder = args.run
-    if folder is None:
-        choose = find_resumable if args.resume else default_folder
-        folder = choose(args.runs, config.model.name)
-    if args.resume:
-        check_resumable(folder, config)
-    elif (Path(folder) / "config.yaml").exists():
-        raise ConfigError(f"{folder} holds a run already. Add --resume, or name another --run.")
-
-    data = Path(config.data.path) if config.data.path else prepare_phantoms()
+    choose = find_resumable if args.resume else default_folder
+    folder = Path(args.run or choose(args.runs, config.model.name))
+    if not args.resume:
+        check_new(folder)
+    data = Path(config.data.path).resolve() if config.data.path else prepare_phantoms()
     from data_prep.manifest import load_manifest
 
     manifest = load_manifest(data)
-    if not args.resume:
-        check_fold(config.data.fold, manifest)
+    config = replace(config, data=replace(config.data, path=str(data)))
+    check_fold(config.data.fold, manifest)
+    if args.resume:
+        check_resumable(folder, config)
+    else:
         create_run(folder, config, manifest)
-    train(args, config, Path(folder), data, manifest)
+    train(args, config, folder, data, manifest)
 
 
 def read_config(args):
@@ -113,8 +114,6 @@ def train(args, config, folder, data, manifest):
     from segkit.training.devices import make_strategy
 
     strategy = make_strategy(args.devices)
-    from tqdm import tqdm
-
     from data_prep.pipeline import build_dataset
     from data_prep.pipeline import reading_errors
     from segkit.losses import build_loss
@@ -124,7 +123,7 @@ def train(args, config, folder, data, manifest):
     class_names = [c["name"] for c in manifest["classes"]]
     shape = (*config.data.patch_size, len(manifest["channels"]))
     validation = f"fold{config.data.fold}"
-    training = [f"fold{n}" for n in range(manifest["folds"]) if n != config.data.fold]
+    training = tuple(f"fold{n}" for n in range(manifest["folds"]) if n != config.data.fold)
     common = {
         "patch_size": tuple(config.data.patch_size),
         "batch_size": config.train.batch_size,
@@ -137,26 +136,21 @@ def train(args, config, folder, data, manifest):
         return model, build_loss(config.loss.name, **config.loss.options)
 
     def train_batches(first_example):
-        return build_dataset(
-            data,
-            manifest,
-            tuple(training),
-            training=True,
-            augment=config.augment,
-            start_index=first_example,
-            **common,
-        )
+        augmented = {"augment": config.augment, "start_index": first_example}
+        return build_dataset(data, manifest, training, **augmented, **common)
 
-    held_out = build_dataset(data, manifest, (validation,), training=False, **common)
-    tqdm.write(f"Training {config.model.name} on {data}, validating on {validation}: {folder}")
-    with reading_errors(data):
+    held_out = build_dataset(
+        data, manifest, (validation,), batches=config.train.validation_batches, **common
+    )
+    print(f"Training {config.model.name} on {data}, validating on {validation}: {folder}")
+    with reading_errors(data, manifest):
         progress = fit(
             folder,
             config,
             strategy,
             build,
             train_batches,
-            held_out.take(config.train.validation_batches),
+            held_out,
             class_names=class_names,
             resume=args.resume,
         )
@@ -165,7 +159,15 @@ def train(args, config, folder, data, manifest):
 
 def prepare_phantoms():
     """Converts the built-in phantoms once; returns the folder of the data set."""
-    return BUILT_IN
+    from data_prep.convert import Options
+    from data_prep.convert import convert
+    from data_prep.layouts import scan_source
+
+    print(f"No --data given: using the built-in phantoms in {BUILT_IN}.")
+    dataset = scan_source("phantom", PHANTOMS)
+    options = Options(layout="phantom")
+    convert(dataset, BUILT_IN, source=PHANTOMS, options=options, workers=os.cpu_count())
+    return BUILT_IN.resolve()
 
 
 def next_steps(folder, progress):

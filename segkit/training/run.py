@@ -37,6 +37,12 @@ class Run:
     model: object
 
 
+def check_new(folder):
+    """Checks that `folder` holds no run yet; raises `ConfigError` if it does."""
+    if (Path(folder) / "config.yaml").exists():
+        raise ConfigError(f"{folder} holds a run already. Add --resume, or name another --run.")
+
+
 def create_run(folder, config, manifest):
     """Makes a new run folder with config, manifest and a record of the environment.
 
@@ -50,8 +56,7 @@ def create_run(folder, config, manifest):
         DataError: If it cannot be written.
     """
     folder = Path(folder)
-    if (folder / "config.yaml").exists():
-        raise ConfigError(f"{folder} holds a run already. Add --resume, or name another --run.")
+    check_new(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_config(config, folder / "config.yaml")
