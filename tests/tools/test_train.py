@@ -1,0 +1,144 @@
+import csv
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.convert import Options
+from data_prep.convert import convert
+from data_prep.layouts import scan_source
+from tools import train
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = (
+    "model.filters=4",
+    "model.downsamplings=1",
+    "data.patch_size=[32, 32]",
+    "train.steps_per_epoch=2",
+    "train.batch_size=4",
+    "train.validation_batches=2",
+)
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "phantom"
+    convert(
+        scan_source("phantom", "ct:6"), folder, source="ct:6", options=Options(layout="phantom")
+    )
+    return folder
+
+
+def arguments(data, run, *more, settings=()):
+    sets = [part for setting in (*TINY, *settings) for part in ("--set", setting)]
+    return ["--model", "unet", "--data", str(data), "--run", str(run), *sets, *more]
+
+
+def history(run):
+    with open(run / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_training_writes_a_run_and_says_what_to_do_next(phantoms, tmp_path, capsys):
+    code = train.main(arguments(phantoms, tmp_path / "run", settings=["train.epochs=2"]))
+    out = capsys.readouterr().out
+    assert code == 0
+    for tool in ("tensorboard --logdir", "evaluate.py", "predict.py", "export.py"):
+        assert tool in out
+    assert len(history(tmp_path / "run")) == 2
+    for name in ("config.yaml", "dataset.json", "environment.json", "model.keras"):
+        assert (tmp_path / "run" / name).is_file()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--model", "unt3d"], "unknown model 'unt3d'. Did you mean 'unet3d'"),
+        (["--model", "unet", "--set", "train.epohcs=1"], "Did you mean 'epochs'"),
+        (["--model", "unet", "--set", "train.optimizer=admw"], "Did you mean 'adamw'"),
+        (["--model", "unet", "--set", "train.schedule=polly"], "Did you mean 'poly'"),
+        (["--config", "nowhere.yaml"], "no config file nowhere.yaml"),
+        (["--model", "unet", "--data", "nowhere"], "nowhere"),
+        (["--model", "unet", "--resume", "--runs", "nowhere"], "nothing to resume"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_exit_code_2(argv, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert train.main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fold_that_does_not_exist_is_refused(phantoms, tmp_path, capsys):
+    argv = arguments(phantoms, tmp_path / "run", settings=["data.fold=5", "train.epochs=1"])
+    assert train.main(argv) == 2
+    assert "data.fold must be below 5" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_corrupt_shard_is_named(phantoms, tmp_path, capsys):
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(phantoms, broken)
+    shard = sorted(broken.glob("fold1-*.tfrecord"))[0]
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    shard.write_bytes(data)
+    argv = arguments(broken, tmp_path / "run", settings=["train.epochs=3", "train.batch_size=8"])
+    assert train.main(argv) == 2
+    assert shard.name in capsys.readouterr().err
+
+
+def test_resuming_with_other_settings_names_the_difference(phantoms, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train.main(arguments(phantoms, run, settings=["train.epochs=1"])) == 0
+    argv = arguments(phantoms, run, "--resume", settings=["train.epochs=2"])
+    assert train.main(argv) == 2
+    assert "train.epochs differs" in capsys.readouterr().err
+    assert train.main(arguments(phantoms, run, settings=["train.epochs=1"])) == 2
+    assert "Add --resume" in capsys.readouterr().err
+
+
+def command(*argv):
+    return [sys.executable, str(ROOT / "tools" / "train.py"), *argv]
+
+
+@pytest.mark.slow
+def test_a_run_killed_with_sigkill_resumes_from_its_last_checkpoint(phantoms, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    settings = ["train.epochs=6", "train.steps_per_epoch=4"]
+    assert train.main(arguments(phantoms, whole, settings=settings)) == 0
+    process = subprocess.Popen(
+        command(*arguments(phantoms, cut, settings=settings)), cwd=tmp_path, stdout=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while not list(cut.glob("checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert len(history(cut)) < 6
+    assert train.main(arguments(phantoms, cut, "--resume", settings=settings)) == 0
+    losses = [[float(row["train_loss"]) for row in history(run)] for run in (whole, cut)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("xla", ["off", "on"])
+def test_two_cpu_replicas_give_the_curve_of_one(phantoms, tmp_path, xla):
+    losses = []
+    for devices in ("cpu:1", "cpu:2"):
+        run = tmp_path / devices.replace(":", "")
+        settings = ["train.epochs=20", "train.steps_per_epoch=1", f"train.xla={xla}"]
+        argv = arguments(phantoms, run, "--devices", devices, settings=settings)
+        subprocess.run(command(*argv), check=True, cwd=tmp_path, capture_output=True)
+        losses.append([float(row["train_loss"]) for row in history(run)])
+    assert len(losses[0]) == 20
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
