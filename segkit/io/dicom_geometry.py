@@ -81,7 +81,7 @@ def same_position_reason(found):
         Text for an error message.
     """
     crowded = next(level for level in found if len(level) > 1)
-    names = crowded[0].variants.keys()
+    names = list(dict.fromkeys(name for f in crowded for name in f.variants))
     cause = next((n for n in names if len({f.variants.get(n) for f in crowded}) > 1), None)
     cause = f" (they differ in {cause})" if cause else ""
     where = f"such as {crowded[0]} and {crowded[1]}"
