@@ -109,7 +109,7 @@ def _guess(folder, masks):
     foreground = sorted(values - {0})
     if len(foreground) == 1:
         return {"background": 0, "foreground": foreground[0]}
-    if foreground and sorted(values) == list(range(len(foreground) + 1)):
+    if 0 < len(foreground) <= MAX_GUESSED_CLASS and values == set(range(len(foreground) + 1)):
         return {"background": 0} | {f"class_{v}": v for v in foreground}
     shown = ", ".join(map(str, sorted(values)[:MAX_GUESSED_CLASS]))
     raise DataError(
