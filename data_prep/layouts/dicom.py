@@ -22,6 +22,7 @@ from segkit.io.pydicom_import import pydicom
 
 LABEL_FILES = ("segmentation.nii.gz", "label.nii.gz", "seg.nii.gz")
 MODALITIES = {"MR": "MRI"}
+_CHOOSE = '--layout-option "channels=PATTERN,PATTERN"'
 _EXAMPLE = '{"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}}'
 
 
@@ -121,7 +122,7 @@ def _check_same_series(series):
         if not same and (len(found), len(series[first])) != (1, 1):
             raise DataError(
                 f"studies differ in their series: {first} has {_listing(series[first])}; {study} "
-                f'has {_listing(found)}. Rename folders, or choose: --channels "PATTERN,PATTERN".'
+                f"has {_listing(found)}. Rename the folders, or choose: {_CHOOSE}."
             )
 
 
@@ -133,8 +134,7 @@ def _case(study, series):
     if len({s.frame.shape for s in series}) > 1:
         sizes = ", ".join(f"{s.name} ({s.frame.shape[0]}x{s.frame.shape[1]})" for s in series)
         raise DataError(
-            f"the series of {study} differ in size: {sizes}. "
-            'Choose those on one grid: --channels "PATTERN,PATTERN".'
+            f"the series of {study} differ in size: {sizes}. Choose those on one grid: {_CHOOSE}."
         )
     identities = [_identity(s.frame.file) for s in series]
     uid = identities[0][0]
@@ -194,7 +194,7 @@ def _channel_names(path, description, series):
     if series and len(names) != len(series):
         raise DataError(
             f"{path} names {len(names)} channels, but the studies have {len(series)} series. "
-            'Mend channel_names, or choose series: --channels "PATTERN,PATTERN".'
+            f"Mend channel_names, or choose series: {_CHOOSE}."
         )
     return names
 

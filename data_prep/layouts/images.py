@@ -114,5 +114,5 @@ def _guess(folder, masks):
     shown = ", ".join(map(str, sorted(values)[:MAX_GUESSED_CLASS]))
     raise DataError(
         f"the masks of {folder} hold the values {shown}, which do not say what the classes "
-        "are. Pass --labels background=0,NAME=VALUE,..."
+        "are. Pass --layout-option labels=background=0,NAME=VALUE,..."
     )

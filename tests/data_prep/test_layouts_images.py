@@ -73,7 +73,7 @@ def test_classes_follow_from_the_values_of_all_masks(tmp_path, masks, classes):
     ],
 )
 def test_ambiguous_masks_are_refused(tmp_path, masks, shown):
-    message = f"hold the values {shown}.* Pass --labels background=0,NAME=VALUE"
+    message = f"hold the values {shown}.* Pass --layout-option labels=background=0,NAME=VALUE"
     with pytest.raises(DataError, match=message):
         scan_source("images", build(tmp_path, masks))
 
