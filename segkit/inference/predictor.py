@@ -102,7 +102,8 @@ class Predictor(tf.Module):
             `(indices, probabilities)`: as `segment`, and float32 of shape `(depth, height, width,
             classes)`, the softmax of the resampled logits, summing to 1.
         """
-        return self._run(image, spacing_mm, on_tile, with_probabilities=True)
+        mask, probabilities = self._run(image, spacing_mm, on_tile, with_probabilities=True)
+        return mask, tf.ensure_shape(probabilities, (None, None, None, self.num_classes))
 
     def _run(self, image, spacing_mm, on_tile, with_probabilities):
         image = tf.convert_to_tensor(image, tf.float32)

@@ -96,6 +96,7 @@ def resample_axis(array, axis, length):
     return (tf.gather(array, high, axis=axis) - first) * weight + first
 
 
+@tf.function(reduce_retracing=True)
 def restore(logits, crop, shape, *, with_probabilities=False):
     """Brings logits back onto the oriented grid, one slice at a time.
 

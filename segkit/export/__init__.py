@@ -1,0 +1,1 @@
+"""From a predictor to files that run without segkit."""
