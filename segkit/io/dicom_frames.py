@@ -282,7 +282,9 @@ def _decoded(path, dataset):
         )
     try:
         array = dataset.pixel_array
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of a Rust decoder is no Exception
         raise DataError(
             f"{path}: its pixel data cannot be decoded ({type(error).__name__}, {syntax.name}): "
             "truncated, damaged or of a variant that no installed decoder reads. Export it again, "

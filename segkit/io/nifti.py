@@ -124,7 +124,6 @@ def _open(path):
 
 def _array(path, image):
     """Returns the scaled voxels as `(k, j, i)` or `(k, j, i, channels)`."""
-    header = image.header
     array = np.asarray(image.dataobj.get_unscaled())
     if array.dtype.names:
         array = _colour(path, array)
@@ -132,7 +131,8 @@ def _array(path, image):
         raise DataError(f"{path} holds {array.dtype} voxels; only real numbers can be read.")
     elif array.dtype.itemsize > 8:
         array = array.astype(np.float64)
-    array = rescaled(array, *_scaling(path, header))
+    # nibabel moves the scaling from the header to the data object, where 0 and NaN become 1.
+    array = rescaled(array, float(image.dataobj.slope), float(image.dataobj.inter))
     shape = array.shape
     channels = [n for n in shape[3:] if n > 1]
     if len(channels) > 1:
@@ -145,15 +145,6 @@ def _array(path, image):
         raise DataError(f"{path} holds no voxels: its shape is {shape}.")
     array = array.transpose(2, 1, 0, *range(3, array.ndim))
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-
-
-def _scaling(path, header):
-    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    if not np.isfinite(slope) or slope == 0:
-        return 1.0, 0.0
-    if not np.isfinite(intercept):
-        raise DataError(f"{path} is damaged: its scaling offset (scl_inter) is {intercept}.")
-    return slope, intercept
 
 
 def _colour(path, array):

@@ -58,10 +58,10 @@ def _read_pillow(path, label):
         check_expansion(path, image.width * image.height * bands, path.stat().st_size)
         if getattr(image, "n_frames", 1) > 1:
             raise DataError(f"{path} is an animation of {image.n_frames} frames, not an image.")
-        notes = ()
-        if image.getexif().get(0x0112, 1) != 1:
-            notes = ("The EXIF rotation was not applied: pixels are taken as stored.",)
-        return _pixels(path, image, label)[None], notes
+        array = _pixels(path, image, label)[None]
+        turned = image.getexif().get(0x0112, 1) != 1
+    note = "The EXIF rotation was not applied: pixels are taken as stored."
+    return array, (note,) if turned else ()
 
 
 def _pixels(path, image, label):

@@ -30,12 +30,12 @@ def check_expansion(name, declared_bytes, stored_bytes):
 
 
 def rescaled(stored, slope, intercept):
-    """Returns `stored * slope + intercept`: integers stay integers (int64), else float32."""
+    """Returns `stored * slope + intercept`: `narrowed` integers if exact, else float32."""
     if slope == 1 and intercept == 0:
         return stored
     exact = stored.dtype.kind in "iub" and float(slope).is_integer()
     if exact and float(intercept).is_integer() and _fits_int64(stored, slope, intercept):
-        return stored.astype(np.int64) * int(slope) + int(intercept)
+        return narrowed(stored.astype(np.int64) * int(slope) + int(intercept))
     return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
 
 
@@ -120,7 +120,8 @@ def as_labels(array, name):
 
 def _rounded(array, name):
     whole = np.rint(array)
-    off = np.abs(array - whole)
+    with np.errstate(invalid="ignore"):
+        off = np.abs(array - whole)
     wrong = ~(off <= ROUNDING_TOLERANCE)
     if wrong.any():
         raise DataError(
