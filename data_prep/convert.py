@@ -6,8 +6,6 @@ each appearing whole or not at all; so a conversion that was killed goes on wher
 the bytes do not depend on the number of workers. `dataset.json` is written last.
 """
 
-import csv
-import io
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +25,7 @@ from data_prep.manifest import MANIFEST
 from data_prep.manifest import SCHEMA
 from data_prep.manifest import file_sha256
 from data_prep.manifest import write_json
-from data_prep.manifest import write_text
+from data_prep.manifest import write_sources
 from data_prep.parallel import run_parallel
 from data_prep.plan import Plan
 from data_prep.plan import check_spacing
@@ -63,8 +61,9 @@ class Options:
         seed: Key of the split.
         spacing_mm: Target spacing per prepared axis, `"keep"`, or `None` to derive it.
         orientation: Letters of the prepared axes, or `None` to derive them.
-        chunk: Longest side of a stored chunk, in voxels.
-        chunk_overlap: Overlap of chunks; no smaller than the largest patch to be cropped.
+        chunk: Longest side of a stored chunk, in voxels; by default 160, or 2048 for 2-D data.
+        chunk_overlap: Overlap of chunks, no smaller than the largest patch to be cropped; by
+            default two fifths of `chunk`. Given alone, it makes the chunks large enough.
         skip_bad: Leave out cases that cannot be used, instead of refusing the data set.
 
     Raises:
@@ -79,15 +78,22 @@ class Options:
     seed: int = 0
     spacing_mm: tuple[float, float, float] | str | None = None
     orientation: str | None = None
-    chunk: int = 160
-    chunk_overlap: int = 64
+    chunk: int | None = None
+    chunk_overlap: int | None = None
     skip_bad: bool = False
 
     def __post_init__(self):
-        chunk_starts(1, chunk=self.chunk, overlap=self.chunk_overlap)
+        chunk_starts(1, **self.chunking(flat=False))
         check_spacing(self.spacing_mm)
         if self.orientation is not None:
             axis_moves(CANONICAL, self.orientation)
+
+    def chunking(self, flat):
+        """Returns `{"chunk", "overlap"}` in voxels; `flat` says that all cases are 2-D."""
+        chunk, overlap = self.chunk, self.chunk_overlap
+        if chunk is None:
+            chunk = max(2048 if flat else 160, 5 * (overlap or 0) // 2)
+        return {"chunk": chunk, "overlap": 2 * chunk // 5 if overlap is None else overlap}
 
 
 def convert(dataset, out, *, source, options, workers=1, overwrite=False, progress=None):
@@ -127,7 +133,7 @@ def convert(dataset, out, *, source, options, workers=1, overwrite=False, progre
         shards, written = _write_shards(dataset, out, state, workers, partial(report, "write"))
         manifest = _manifest(state, shards)
         if written or not (out / MANIFEST).is_file():
-            write_text(out / SOURCES, _sources(dataset, Path(source)))
+            write_sources(out / SOURCES, dataset, source)
             write_json(out / MANIFEST, manifest)
         return manifest, written
     except OSError as error:
@@ -234,15 +240,16 @@ def _decide(dataset, options, splits, workers, report):
         | {"class_voxels": f["class_voxels"]}
         for case, f in facts.items()
     }
+    chunking = options.chunking(flat=all(entry["shape"][0] == 1 for entry in cases.values()))
     shards = plan_shards(
         {case: splits[case] for case in facts},
         {case: entry["shape"] for case, entry in cases.items()},
         num_channels=len(dataset.channels),
-        chunk=options.chunk,
-        overlap=options.chunk_overlap,
+        **chunking,
     )
     return {
         "preprocess": plan.as_json(),
+        "chunking": chunking,
         "fingerprint": fingerprint.as_json(),
         "cases": cases,
         "skipped": bad,
@@ -252,9 +259,9 @@ def _decide(dataset, options, splits, workers, report):
 
 def _splits(dataset, options):
     """Case id -> split. Bad cases are dealt too, so that leaving one out moves no other."""
+    splits = {case.id: "test" for case in dataset.cases}
     patients = {case.id: case.patient for case in dataset.cases if not case.held_back}
-    splits = {case.id: "test" for case in dataset.cases if case.held_back}
-    if patients:
+    if patients and dataset.classes:
         scheme = {"scheme": options.splits, "folds": options.folds, "seed": options.seed}
         splits |= {case: f"fold{n}" for case, n in assign_folds(patients, **scheme).items()}
     return splits
@@ -288,14 +295,12 @@ def _write_shards(dataset, out, state, workers, progress):
         (spec.file, [(raw[case], known[case]["source_sha256"]) for case in spec.cases])
         for spec in missing
     ]
-    options = state["request"]["options"]
     write = partial(
         _write_shard,
         out=out,
         dataset=without_cases(dataset),
         plan=Plan.from_json(state["preprocess"]),
-        chunk=options["chunk"],
-        overlap=options["chunk_overlap"],
+        **state["chunking"],
     )
     for index, entry in run_parallel(write, jobs, workers=workers):
         entries[missing[index].file] = entry
@@ -353,7 +358,8 @@ def _write_shard(job, out, dataset, plan, chunk, overlap):
 
 
 def _manifest(state, shards):
-    request = state["request"]
+    request, chunking = state["request"], state["chunking"]
+    resolved = {"chunk": chunking["chunk"], "chunk_overlap": chunking["overlap"]}
     return {
         "schema": SCHEMA,
         "name": request["name"],
@@ -361,9 +367,9 @@ def _manifest(state, shards):
         "channels": request["channels"],
         "classes": request["classes"],
         "preprocess": state["preprocess"],
-        "options": request["options"],
+        "options": request["options"] | resolved,
         "fingerprint": state["fingerprint"],
-        "folds": request["options"]["folds"],
+        "folds": request["options"]["folds"] if request["classes"] else 0,
         "cases": {
             case: entry | {"source_sha256": request["cases"][case]["source_sha256"]}
             for case, entry in state["cases"].items()
@@ -371,24 +377,6 @@ def _manifest(state, shards):
         "skipped": state["skipped"],
         "shards": shards,
     }
-
-
-def _sources(dataset, source):
-    """The table case -> files, apart from the records: file names may name a patient."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["case", *(f"image_{name}" for name in dataset.channels), "label"])
-    width = len(dataset.channels)
-    for case in dataset.cases:
-        images = [_relative(path, source) for path in case.images]
-        label = _relative(case.label, source) if case.label else ""
-        rows.writerow([case.id, *images, *[""] * (width - len(images)), label])
-    return text.getvalue()
-
-
-def _relative(path, source):
-    path = Path(path)
-    return str(path.relative_to(source) if path.is_relative_to(source) else path)
 
 
 def _remove(folder, *patterns):

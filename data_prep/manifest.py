@@ -1,6 +1,8 @@
 """The manifest `dataset.json`: what a prepared data set holds, and whether it is intact."""
 
+import csv
 import hashlib
+import io
 import json
 import os
 from pathlib import Path
@@ -96,6 +98,27 @@ def write_text(path, text):
 def write_json(path, content):
     """Writes a dict as JSON, as `write_text` does; one line per case and per shard."""
     write_text(path, _dump(content, levels=2) + "\n")
+
+
+def write_sources(path, dataset, source):
+    """Writes the table case -> files, apart from the records: file names may name a patient.
+
+    Args:
+        path: CSV file to write.
+        dataset: `RawDataset`.
+        source: Folder that the paths are written relative to, where they lie in it.
+    """
+    text, width = io.StringIO(), len(dataset.channels)
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["case", *(f"image_{name}" for name in dataset.channels), "label"])
+    for case in dataset.cases:
+        files = [*case.images, *[""] * (width - len(case.images)), case.label or ""]
+        relative = [
+            str(Path(f).relative_to(source)) if f and Path(f).is_relative_to(source) else f
+            for f in files
+        ]
+        rows.writerow([case.id, *relative])
+    write_text(path, text.getvalue())
 
 
 def shard_files(manifest, folder, splits):

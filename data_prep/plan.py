@@ -116,7 +116,8 @@ def check_spacing(spacing_mm):
     """Raises `ConfigError` unless `spacing_mm` is what `make_plan` takes."""
     if spacing_mm is None or spacing_mm == "keep":
         return
-    if len(spacing_mm) != 3 or not all(0 < s < np.inf for s in spacing_mm):
+    valid = not isinstance(spacing_mm, str) and len(spacing_mm) == 3
+    if not valid or not all(0 < s < np.inf for s in spacing_mm):
         raise ConfigError(
             f"a spacing is three positive lengths in mm or 'keep', got {spacing_mm!r}."
         )

@@ -15,6 +15,7 @@ from segkit.tables import options_of
 from segkit.tables import target
 
 STAGES = {"hash": "hashing sources", "check": "checking cases", "write": "writing shards"}
+SHOWN_CLASSES = 12
 EXAMPLES = """examples:
   python tools/prepare_data.py --source Task04_Hippocampus --layout msd --out data/hippocampus
   python tools/prepare_data.py --source isbi2012 --layout images --out data/isbi \\
@@ -64,12 +65,11 @@ def parse_args(argv):
     add(
         "--orientation", help="axes of the prepared arrays (default: SAR, or the coarse axis first)"
     )
-    add("--chunk", type=int, default=160, help="longest side of a stored chunk (default 160)")
+    add("--chunk", type=int, help="longest side of a stored chunk (default 160, for 2-D data 2048)")
     add(
         "--chunk-overlap",
         type=int,
-        default=64,
-        help="overlap of chunks, at least the largest training patch (default 64)",
+        help="overlap of chunks: no less than the largest training patch (default 2/5 of a chunk)",
     )
     add(
         "--layout-option",
@@ -123,7 +123,10 @@ def prepare(args):
         print(f"{args.out} is up to date: same sources, same options, all shards in place.")
     summarise(manifest)
     print(f"took      {time.monotonic() - start:.1f} s")
-    print(f"next      python tools/train.py --model unet3d --data {args.out}")
+    if manifest["classes"]:
+        flat = all(case["shape"][0] == 1 for case in manifest["cases"].values())
+        model = "unet" if flat else "unet3d"
+        print(f"next      python tools/train.py --model {model} --data {args.out}")
     return 0
 
 
@@ -184,8 +187,10 @@ def summarise(manifest):
     )
     print(f"intensity {', '.join(scheme['scheme'] for scheme in plan['normalization'])}")
     voxels = manifest["fingerprint"]["class_voxels"]
-    for entry, count in zip(manifest["classes"], voxels, strict=False):
+    for entry, count in list(zip(manifest["classes"], voxels, strict=False))[:SHOWN_CLASSES]:
         print(f"class     {entry['name']}: {100 * count / sum(voxels):.2f} % of voxels")
+    if len(voxels) > SHOWN_CLASSES:
+        print(f"class     ... and {len(voxels) - SHOWN_CLASSES} more")
     for note, count in manifest["fingerprint"]["notes"].items():
         print(f"note      {count} case(s): {note}")
     size = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
