@@ -77,6 +77,8 @@ def fit(
         model, loss = build()
         optimizer = build_optimizer(train, num_replicas=strategy.num_replicas_in_sync)
         optimizer.build(model.trainable_variables)
+        # tf.data would mix a global seed into its own: the stream depends on its seed alone.
+        tf.random.set_seed(None)
 
     variables = _named_variables(model, optimizer)
     checkpoints, progress, step = folder / "checkpoints", Progress(), 0
