@@ -1,7 +1,9 @@
 """Work on independent items in processes that never import TensorFlow."""
 
 import multiprocessing
+import os
 import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -27,7 +29,7 @@ def run_parallel(function, items, *, workers):
         yield from ((index, function(item)) for index, item in enumerate(items))
         return
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(min(workers, len(items)), _context(), initializer=_ignore_ctrl_c)
+    pool = ProcessPoolExecutor(min(workers, len(items)), _context(), initializer=_start_worker)
     try:
         futures = {pool.submit(function, item): index for index, item in enumerate(items)}
         for future in as_completed(futures):
@@ -54,6 +56,12 @@ def _context():
     return context
 
 
-def _ignore_ctrl_c():
-    """Leaves Ctrl-C to the parent, which ends the workers and says how to resume."""
+def _start_worker():
+    """Leaves Ctrl-C to the parent, which says how to go on, and never outlives it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
