@@ -64,8 +64,9 @@ def prepare(image, label, plan):
     if not np.isfinite(array).all():
         raise DataError("the image holds NaN or infinite values. Repair or remove it.")
     array = array.reshape(*array.shape[:3], -1)
-    channels = [normalise(array[..., c], scheme) for c, scheme in enumerate(plan.normalization)]
-    array = resample_linear(np.stack(channels, axis=-1), case["shape"])
+    for channel, scheme in enumerate(plan.normalization):
+        array[..., channel] = normalise(array[..., channel], scheme)
+    array = resample_linear(array, case["shape"])
     if label is not None:
         label = label.oriented(plan.orientation).array[crop]
         label = np.ascontiguousarray(resample_labels(label, case["shape"]))
@@ -267,7 +268,9 @@ def _touching(taps, box):
 
 
 def _interpolate(array, taps):
-    for axis, (low, high, weight) in enumerate(taps):
+    # The axis that shrinks most comes first: what follows is smaller.
+    for axis in sorted(range(3), key=lambda a: len(taps[a][0]) / array.shape[a]):
+        low, high, weight = taps[axis]
         if np.array_equal(low, np.arange(array.shape[axis])) and not weight.any():
             continue
         weight = weight.reshape(-1, *[1] * (array.ndim - axis - 1))
