@@ -80,6 +80,7 @@ def run(args):
     manifest = load_manifest(data)
     config = replace(config, data=replace(config.data, path=str(data)))
     check_fold(config.data.fold, manifest)
+    check_patch(config.data.patch_size, manifest)
     if args.resume:
         check_resumable(folder, config)
     else:
@@ -109,8 +110,28 @@ def check_fold(fold, manifest):
         )
 
 
+def check_patch(patch_size, manifest):
+    """Refuses a patch that stored chunks cut off; says so when they hold it in some places only."""
+    chunk, overlap = (manifest["options"][key] for key in ("chunk", "chunk_overlap"))
+    sides = list(zip(reversed(patch_size), reversed(("depth", "height", "width")), strict=False))
+    for axis, (side, name) in enumerate(sides, start=1):
+        if all(case["shape"][-axis] <= chunk for case in manifest["cases"].values()):
+            continue
+        mend = f"Prepare the data again with --chunk-overlap {side}"
+        if side > chunk:
+            raise ConfigError(
+                f"data.patch_size has a {name} of {side}, but cases are stored in chunks of "
+                f"{chunk}. {mend}, or use a smaller patch."
+            )
+        if side > overlap:
+            print(
+                f"note: patches across the seam of two chunks are never drawn, because the {name} "
+                f"of {side} is above their overlap of {overlap}. {mend} to draw them too."
+            )
+
+
 def train(args, config, folder, data, manifest):
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from segkit.training.devices import make_strategy
 
     strategy = make_strategy(args.devices)

@@ -11,6 +11,7 @@ import pytest
 from data_prep.convert import Options
 from data_prep.convert import convert
 from data_prep.layouts import scan_source
+from segkit.errors import ConfigError
 from tools import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,6 +96,26 @@ def test_a_corrupt_shard_is_named(phantoms, tmp_path, capsys):
     argv = arguments(broken, tmp_path / "run", settings=["train.epochs=3", "train.batch_size=8"])
     assert train.main(argv) == 2
     assert shard.name in capsys.readouterr().err
+
+
+def chunked(length):
+    return {
+        "options": {"chunk": 160, "chunk_overlap": 64},
+        "cases": {"a": {"shape": [20, 30, 40]}, "b": {"shape": [20, length, 40]}},
+    }
+
+
+def test_a_patch_larger_than_a_stored_chunk_is_refused():
+    with pytest.raises(ConfigError, match="a height of 192, .* --chunk-overlap 192"):
+        train.check_patch([192, 32], chunked(300))
+    train.check_patch([192, 32], chunked(100))  # the case is one chunk: nothing is cut off
+
+
+def test_a_patch_larger_than_the_overlap_is_pointed_out(capsys):
+    train.check_patch([16, 96, 32], chunked(300))
+    assert "the height of 96 is above their overlap of 64" in capsys.readouterr().out
+    train.check_patch([16, 64, 32], chunked(300))
+    assert capsys.readouterr().out == ""
 
 
 def test_resuming_with_other_settings_names_the_difference(phantoms, tmp_path, capsys):
