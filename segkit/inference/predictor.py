@@ -113,6 +113,24 @@ class Predictor(tf.Module):
         return restore(logits, crop, tf.shape(image)[:3], with_probabilities=with_probabilities)
 
 
+def predictor_of(run, *, overlap=None, mirror=None):
+    """Returns the `Predictor` of a trained run.
+
+    Args:
+        run: What `segkit.training.run.load_run` returned.
+        overlap: As for `Predictor`; `None` for the run's own setting.
+        mirror: As for `Predictor`; `None` for the run's own setting.
+    """
+    settings = run.config.inference
+    return Predictor(
+        run.model,
+        run.manifest["preprocess"],
+        run.config.data.patch_size,
+        overlap=settings.overlap if overlap is None else overlap,
+        mirror=settings.mirror if mirror is None else mirror,
+    )
+
+
 def predict_volume(predictor, volume, *, with_probabilities=False, on_tile=None):
     """Segments a volume of any orientation on its own grid.
 

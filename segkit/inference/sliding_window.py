@@ -84,13 +84,14 @@ def gaussian_window(patch_size):
         patch_size: Side lengths in voxels.
 
     Returns:
-        float32 array of shape `patch_size`, in (0, 1].
+        float32 tensor of shape `patch_size`, in (0, 1].
     """
-    window = np.ones(())
+    window = tf.ones((), tf.float64)
     for side in patch_size:
         offset = (np.arange(side) - side // 2) / (side / 8)
-        window = np.multiply.outer(window, np.exp(-(offset**2) / 2))
-    return window.astype(np.float32)
+        # Multiplied in the graph: as a constant it would weigh megabytes in a SavedModel.
+        window = window[..., None] * np.exp(-(offset**2) / 2)
+    return tf.cast(window, tf.float32)
 
 
 def mirrored(predict, num_axes):

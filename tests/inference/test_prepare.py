@@ -108,7 +108,7 @@ def test_an_axis_of_one_voxel_is_never_resampled():
 
 def test_restoring_without_resampling_is_the_argmax_in_its_place():
     logits = noise(2, 3, 4, 3)
-    mask = restore(logits, np.array([[1, 3], [0, 3], [2, 6]]), np.array([5, 3, 7]))
+    mask = restore(logits, tf.constant([[1, 3], [0, 3], [2, 6]]), tf.constant([5, 3, 7]))
     expected = np.zeros((5, 3, 7), np.int32)
     expected[1:3, :, 2:6] = logits.argmax(-1)
     assert mask.dtype == tf.int32
@@ -117,7 +117,7 @@ def test_restoring_without_resampling_is_the_argmax_in_its_place():
 
 def test_restoring_resamples_logits_and_decides_then():
     logits = noise(4, 5, 6, 3)
-    crop, shape = np.array([[0, 7], [1, 4], [0, 12]]), np.array([7, 5, 12])
+    crop, shape = tf.constant([[0, 7], [1, 4], [0, 12]]), tf.constant([7, 5, 12])
     mask, probabilities = restore(logits, crop, shape, with_probabilities=True)
     full = resize(logits, (7, 3, 12, 3), order=1, mode="edge", anti_aliasing=False)
     np.testing.assert_array_equal(mask[:, 1:4], full.argmax(-1))

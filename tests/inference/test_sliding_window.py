@@ -41,7 +41,7 @@ def test_tile_starts_are_those_of_nnunet(size, patch, step, starts):
 
 def test_gaussian_window_is_that_of_nnunet():
     # nnunetv2 2.8.1, compute_gaussian((16, 32, 32), sigma_scale=1/8)
-    window = gaussian_window((16, 32, 32))
+    window = gaussian_window((16, 32, 32)).numpy()
     assert window.dtype == np.float32
     assert np.unravel_index(window.argmax(), window.shape) == (8, 16, 16)
     assert window.max() == 1

@@ -1,0 +1,146 @@
+"""Exports a trained run as a SavedModel: raw image in, mask out, in plain TensorFlow."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from segkit import __version__
+from segkit.errors import DataError
+from segkit.errors import SegkitError
+
+EXAMPLES = """examples:
+  python tools/export.py --run runs/MY_RUN
+  python tools/export.py --run runs/MY_RUN --out models/hippocampus --check 5
+
+Load it anywhere with TensorFlow alone, or serve it; see docs/export.md.
+"""
+# Other than the target's, so that the check covers resampling too.
+SPACING_FACTORS = (1.0, 0.8, 1.25)
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--run", required=True, metavar="FOLDER", help="run folder of tools/train.py")
+    add("--out", metavar="FOLDER", help="folder of versions (default: RUN/saved_model)")
+    add("--check", type=int, default=2, metavar="N", help="cases to compare on (default: 2)")
+    add("--overlap", type=float, help="share of a tile covered again (default: the run's)")
+    add(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        help="average over all flips (default: the run's)",
+    )
+    args = parser.parse_args(argv)
+    if args.check < 1:
+        parser.error(f"--check must be at least 1, got {args.check}")
+    return args
+
+
+def main(argv=None):
+    """Runs the tool and returns its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    args = parse_args(argv)
+    try:
+        export(args)
+    except SegkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted: nothing was exported.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def export(args):
+    """Exports, checks and prints how to go on."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from segkit.training.devices import make_strategy
+
+    # On a GPU one network gives probabilities that differ by 1e-3 from call to call (TF32).
+    make_strategy("cpu")
+    from segkit.export.saved_model import CARD
+    from segkit.export.saved_model import export_saved_model
+    from segkit.inference.predictor import predictor_of
+    from segkit.training.run import load_run
+
+    run = load_run(args.run)
+    predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
+    examples, origin = choose_examples(run, args.check)
+    folder = Path(args.out) if args.out else run.folder / "saved_model"
+    path = export_saved_model(predictor, folder, examples=examples, card=describe(run))
+    parity = json.loads((path / "assets" / CARD).read_text(encoding="utf-8"))["parity"]
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    weights = sum(int(np.prod(w.shape)) * w.dtype.size for w in predictor.variables)
+    print(
+        f"{path}: {size / 1e6:.1f} MB, of these {weights / 1e6:.1f} MB weights\n"
+        f"Checked on {parity['examples']} {origin}: same masks, probabilities within "
+        f"{parity['max_probability_difference']:.1g}\n\n"
+        f"Load it:   model = tf.saved_model.load({str(path)!r})\n"
+        f"           model.signatures['mask'](image=..., spacing_mm=...)['mask']\n"
+        "Serve it:  tensorflow_model_server --rest_api_port=8501 "
+        f"--model_name={run.config.model.name} --model_base_path={folder.resolve()}\n"
+        "Axes, units and a complete example: docs/export.md"
+    )
+
+
+def describe(run):
+    """Returns what a user of the exported model must know."""
+    preprocess = run.manifest["preprocess"]
+    return {
+        "segkit": __version__,
+        "run": run.folder.resolve().name,
+        "model": run.config.model.name,
+        "channels": run.manifest["channels"],
+        "classes": run.manifest["classes"],
+        "orientation": preprocess["orientation"],
+        "spacing_mm": preprocess["spacing_mm"],
+        "patch_size": list(run.config.data.patch_size),
+    }
+
+
+def choose_examples(run, count):
+    """Returns `(examples, what they are)`: validation cases, or noise where there is no data."""
+    spacing = np.array(run.manifest["preprocess"]["spacing_mm"] or (1, 1, 1), np.float32)
+    spacing = (spacing * SPACING_FACTORS).astype(np.float32)
+    sides = [-(-3 * n // 2) for n in run.config.data.patch_size]
+    sides = [4, *sides] if len(sides) == 2 else sides
+    try:
+        images, origin = validation_images(run, count), "validation case(s)"
+    except DataError as error:
+        print(f"warning: {error} Checking on noise instead.", file=sys.stderr)
+        rng, origin = np.random.default_rng(0), "volume(s) of noise"
+        shape = (*sides, len(run.manifest["channels"]))
+        images = [rng.normal(size=shape).astype(np.float32) for _ in range(count)]
+    return [(centre(image, sides), spacing) for image in images], origin
+
+
+def validation_images(run, count):
+    """Returns up to `count` prepared images; a part of each where cases are stored in chunks."""
+    from data_prep.manifest import load_manifest
+    from data_prep.manifest import shard_files
+    from data_prep.records import decode_numpy
+    from data_prep.records import read_records
+
+    manifest, images = load_manifest(run.config.data.path), {}
+    for path in shard_files(manifest, run.config.data.path, [f"fold{run.config.data.fold}"]):
+        for record in read_records(path):
+            chunk = decode_numpy(record)
+            images.setdefault(chunk.case_id, chunk.image)
+            if len(images) == count:
+                return list(images.values())
+    return list(images.values())
+
+
+def centre(image, sides):
+    """Cuts the middle out of a large image: tiles enough for a check, and no hour of waiting."""
+    low = [max(n - side, 0) // 2 for n, side in zip(image.shape, sides, strict=False)]
+    return image[tuple(slice(a, a + side) for a, side in zip(low, sides, strict=True))]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""Segments one study with a trained run: a mask on the grid of the input, and its volumes."""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from segkit import __version__
+from segkit.errors import DataError
+from segkit.errors import SegkitError
+
+EXAMPLES = """examples:
+  python tools/predict.py --run runs/MY_RUN --input ct.nii.gz --output mask.nii.gz
+  python tools/predict.py --run runs/MY_RUN --input DICOM_FOLDER --output mask.nii.gz
+  python tools/predict.py --run runs/MY_RUN --input t1.nii.gz --input flair.nii.gz \\
+      --output mask.nii.gz --probabilities probabilities.nii.gz --mirror
+  python tools/predict.py --run runs/MY_RUN --input photo.png --output mask.png
+
+The mask holds the values that the labels of the training data had. Beside it stands a JSON file
+with the voxels and the volume of each class.
+"""
+ENDINGS = (".nii.gz", ".nii", ".png")
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--run", required=True, metavar="FOLDER", help="run folder of tools/train.py")
+    add(
+        "--input",
+        required=True,
+        action="append",
+        metavar="PATH",
+        help="NIfTI file, folder of one DICOM series, or image; once per channel, in order",
+    )
+    add("--output", required=True, metavar="FILE", help="mask to write: .nii.gz, .nii or .png")
+    add("--series", metavar="UID", help="which DICOM series, where --input holds several")
+    add("--probabilities", metavar="FILE", help="also write a probability per class: .nii.gz, .nii")
+    add("--overlap", type=float, help="share of a tile covered again (default: the run's)")
+    add(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        help="average over all flips (default: the run's)",
+    )
+    add("--devices", default="auto", choices=("auto", "cpu", "gpu"), help="default: auto")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    """Runs the tool and returns its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    args = parse_args(argv)
+    try:
+        predict(args)
+    except SegkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted: nothing was written.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def predict(args):
+    """Reads, segments, writes and prints."""
+    output = writable(args.output, ENDINGS)
+    if args.probabilities:
+        writable(args.probabilities, ENDINGS[:2])
+    image = read_input(args.input, args.series)
+    for note in image.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if output.suffix == ".png" and image.shape[0] > 1:
+        raise DataError(f"a PNG holds one slice, the input has {image.shape[0]}. Write .nii.gz.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from segkit.inference.predictor import predict_volume
+    from segkit.inference.predictor import predictor_of
+    from segkit.training.devices import make_strategy
+    from segkit.training.run import load_run
+
+    make_strategy(args.devices)
+    run = load_run(args.run)
+    channels = run.manifest["channels"]
+    if image.num_channels != len(channels):
+        raise DataError(
+            f"the run takes {len(channels)} channel(s) ({', '.join(channels)}), --input has "
+            f"{image.num_channels}. Give --input once per channel, in this order."
+        )
+    predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
+    with progress() as on_tile:
+        result = predict_volume(
+            predictor, image, with_probabilities=bool(args.probabilities), on_tile=on_tile
+        )
+    mask = result[0] if args.probabilities else result
+    report = describe(mask, run, image.notes)
+    write_mask(output, mask, run.manifest["classes"])
+    if args.probabilities:
+        from segkit.io.nifti import write_nifti
+
+        write_nifti(args.probabilities, result[1])
+    sidecar = output.with_name(f"{stem(output)}.json")
+    sidecar.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(summary(report))
+    print(f"\n{output}, described in {sidecar.name}")
+
+
+def writable(path, endings):
+    """Returns the path of an output after checking its ending and folder."""
+    path = Path(path)
+    if not path.name.lower().endswith(endings):
+        raise DataError(f"cannot write {path.name!r}: the name must end in {', '.join(endings)}.")
+    if not path.parent.is_dir():
+        raise DataError(f"cannot write {path}: the folder {path.parent} does not exist.")
+    return path
+
+
+def stem(path):
+    """Returns the file name without `.nii.gz`, `.nii` or `.png`."""
+    ending = next(e for e in ENDINGS if path.name.lower().endswith(e))
+    return path.name[: -len(ending)]
+
+
+def read_input(paths, series):
+    """Returns one `Volume` with all channels."""
+    if series is None:
+        from data_prep.layouts import RawCase
+        from data_prep.layouts import read_case
+
+        return read_case(RawCase("input", "input", tuple(paths)))[0]
+    if len(paths) > 1:
+        raise DataError(f"--series chooses within one --input, got {len(paths)} of them.")
+    from segkit.io.dicom import read_series
+
+    return read_series(paths[0], series)
+
+
+@contextlib.contextmanager
+def progress():
+    """Shows the tiles done and the time left; nothing where stderr is no terminal."""
+    from tqdm import tqdm
+
+    with tqdm(desc="predicting", unit="tile", disable=None) as bar:
+
+        def on_tile(done, total):
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield on_tile
+
+
+def describe(mask, run, notes):
+    """Returns what stands in the JSON file."""
+    import numpy as np
+
+    from segkit.inference.scores import voxel_ml
+
+    ml = voxel_ml(mask.affine, mask.shape)
+    counts = np.bincount(mask.array.reshape(-1), minlength=len(run.manifest["classes"])).tolist()
+    return {
+        "run": run.folder.resolve().name,
+        "model": run.config.model.name,
+        "segkit": __version__,
+        "shape": list(mask.shape),
+        "spacing_mm": list(mask.spacing_mm),
+        "orientation": mask.orientation,
+        "classes": [
+            {**entry, "voxels": count, "volume_ml": None if ml is None else round(count * ml, 6)}
+            for entry, count in zip(run.manifest["classes"], counts, strict=True)
+        ],
+        "notes": list(notes),
+    }
+
+
+def write_mask(path, mask, classes):
+    """Writes the mask with the classes' source values, atomically."""
+    from dataclasses import replace
+
+    from data_prep.preprocess import to_values
+
+    values = to_values(mask.array, {entry["name"]: entry["value"] for entry in classes})
+    if path.suffix.lower() != ".png":
+        from segkit.io.nifti import write_nifti
+
+        write_nifti(path, replace(mask, array=values))
+        return
+    from PIL import Image
+
+    if values.dtype.itemsize > 2:
+        raise DataError(f"{path}: a PNG holds values up to 65535. Write .nii.gz instead.")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        Image.fromarray(values[0]).save(partial, format="PNG")
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}.") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def summary(report):
+    """Returns voxels and volume per class as text."""
+    width = max(len(entry["name"]) for entry in report["classes"])
+    lines = [f"{'class':{width}}  value      voxels   volume"]
+    for entry in report["classes"]:
+        ml = entry["volume_ml"]
+        volume = "unknown" if ml is None else f"{ml:.3f} ml"
+        lines.append(
+            f"{entry['name']:{width}}  {entry['value']:>5}  {entry['voxels']:>10}  {volume}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
