@@ -82,7 +82,7 @@ def build_dataset(
         records = records.cache()
         buffer = count + 1  # one more than there is: the cache is only kept once it saw the end
     else:
-        buffer = max(1, count * memory_bytes // size)
+        buffer = max(1, count * memory_bytes // (2 * size))  # two buffers: see _one_round
     channels = len(manifest["channels"])
     patch = (1,) * (3 - len(patch_size)) + tuple(patch_size)
 
@@ -175,18 +175,19 @@ def _records(files):
 
 def _one_round(records, count, buffer, number, seed, fraction):
     """Serialized records of examples `number * count` up to `(number + 1) * count`."""
+    # `shuffle` mixes a global seed into its own; this fixes the one of this function's graph only.
+    tf.compat.v1.set_random_seed(1)
     seeds = tf.random.stateless_uniform([2], [seed, number], 0, tf.int64.max, tf.int64)
     anything, foreground = (
         records.shuffle(buffer, seed=seeds[n], reshuffle_each_iteration=False) for n in (0, 1)
     )
-    # Repeating a data set without any foreground ends at once; the rest is for that case.
-    foreground = foreground.filter(_has_foreground).repeat().concatenate(foreground.repeat())
-    first = number * count
-    forced = tf.data.Dataset.range(first, first + count).map(
-        lambda index: tf.cast(_is_forced(index, fraction), tf.int64)
-    )
+    # Repeating records ends at once when none is left; any record serves where none has foreground.
+    foreground = foreground.filter(_has_foreground).repeat().concatenate(foreground)
+    forced = _is_forced(number * count + tf.range(count, dtype=tf.int64), fraction)
     return tf.data.Dataset.choose_from_datasets(
-        [anything, foreground], forced, stop_on_empty_dataset=False
+        [anything, foreground],
+        tf.data.Dataset.from_tensor_slices(tf.cast(forced, tf.int64)),
+        stop_on_empty_dataset=False,
     )
 
 

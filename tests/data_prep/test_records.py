@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,3 +227,15 @@ def test_writing_and_reading_do_not_import_tensorflow(tmp_path):
         "sys.exit('tensorflow' in sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], check=True)
+
+
+def test_the_documented_reader_reads_the_files(tmp_path):
+    text = (Path(__file__).resolve().parents[2] / "docs" / "records.md").read_text("utf-8")
+    chunk = make_chunk()
+    write_records(tmp_path / "a", [encode(chunk)])
+    scope = {"files": [str(tmp_path / "a")]}
+    exec(text.split("```python\n")[1].split("```")[0], scope)
+    case, image, label = next(iter(scope["dataset"]))
+    assert case == b"hippocampus_001"
+    np.testing.assert_allclose(image, chunk.image, atol=1e-3)
+    np.testing.assert_array_equal(label, chunk.label)
