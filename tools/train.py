@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,9 @@ def parse_args(argv):
         "--set", metavar="KEY=VALUE", action="append", default=[], help="override a config key"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--no-evaluate", action="store_true", help="end without scoring whole cases"
+    )
     return parser.parse_args(argv)
 
 
@@ -85,7 +89,10 @@ def run(args):
         check_resumable(folder, config)
     else:
         create_run(folder, config, manifest)
-    train(args, config, folder, data, manifest)
+    progress = train(args, config, folder, data, manifest)
+    if not args.no_evaluate:
+        evaluate(folder, manifest)
+    print(next_steps(folder, progress))
 
 
 def read_config(args):
@@ -165,7 +172,7 @@ def train(args, config, folder, data, manifest):
     )
     print(f"Training {config.model.name} on {data}, validating on {validation}: {folder}")
     with reading_errors(data, manifest):
-        progress = fit(
+        return fit(
             folder,
             config,
             strategy,
@@ -175,7 +182,15 @@ def train(args, config, folder, data, manifest):
             class_names=class_names,
             resume=args.resume,
         )
-    print(next_steps(folder, progress))
+
+
+def evaluate(folder, manifest):
+    """Scores whole held-back cases, or those of the validation fold where none are held back."""
+    held_back = any(case["split"] == "test" for case in manifest["cases"].values())
+    split = "test" if held_back else "val"
+    print(f"Scoring whole cases of the split {split!r}:")
+    tool = runpy.run_path(str(Path(__file__).with_name("evaluate.py")))
+    tool["main"](["--run", str(folder), "--split", split])
 
 
 def prepare_phantoms():

@@ -72,54 +72,64 @@ def fit(
     """
     train, folder = config.train, Path(folder)
     _check_batch(train.batch_size, strategy.num_replicas_in_sync)
-    with _precision(train.precision), strategy.scope():
-        keras.utils.set_random_seed(train.seed)
-        model, loss = build()
-        optimizer = build_optimizer(train, num_replicas=strategy.num_replicas_in_sync)
-        optimizer.build(model.trainable_variables)
-        # tf.data would mix a global seed into its own: the stream depends on its seed alone.
-        tf.random.set_seed(None)
-
+    model, loss, optimizer = _build(train, strategy, build)
     variables = _named_variables(model, optimizer)
-    checkpoints, progress, step = folder / "checkpoints", Progress(), 0
+    step, progress = 0, Progress()
     if resume:
-        step, saved = restore_newest(checkpoints, variables, warn=report)
+        step, saved = restore_newest(folder / "checkpoints", variables, warn=report)
         progress = Progress(**saved)
         report(f"Resumed {folder} after epoch {progress.epoch} of {train.epochs}.")
 
-    xla = _use_xla(train.xla)
     shared = {"num_classes": len(class_names), "batch_size": train.batch_size}
+    xla = _use_xla(train.xla)
     train_step = make_train_step(strategy, model, loss, optimizer, xla=xla, **shared)
     validation_step = make_validation_step(strategy, model, loss, **shared)
+    stream = iter(strategy.experimental_distribute_dataset(train_batches(step * train.batch_size)))
+    held_out = strategy.experimental_distribute_dataset(validation_batches)
     monitor = Monitor(folder, class_names, resume_at=progress.epoch)
-    stream = iter(_distribute(strategy, train_batches(step * train.batch_size)))
-    validation = _distribute(strategy, validation_batches)
     started, first_epoch = time.monotonic(), progress.epoch
 
     while progress.epoch < train.epochs and not _stalled(progress, train.early_stopping):
         label = f"epoch {progress.epoch + 1}/{train.epochs}"
-        row, losses, train_dice = _train_epoch(train_step, stream, train, label)
-        scores, dice = _validate(validation_step, validation)
+        trained, losses, train_dice = _train_epoch(train_step, stream, train, label)
+        scores, dice = _validate(validation_step, held_out)
         monitor.steps(step + 1, losses)
         step += train.steps_per_epoch
         progress.epoch += 1
-        row = {"epoch": progress.epoch, **row, **scores}
+        row = {"epoch": progress.epoch, **trained, **scores}
         row["learning_rate"] = float(optimizer.learning_rate)
         monitor.epoch(step, row, {"train": train_dice, "validation": dice})
         monitor.images(step, _pictures(model, validation_batches))
-        if row["validation_dice"] > progress.best_dice:
-            progress.best_dice, progress.best_epoch = row["validation_dice"], progress.epoch
-            _save_model(model, folder / "model.keras")
-        if progress.epoch % train.checkpoint_every == 0 or progress.epoch == train.epochs:
-            keep = train.keep_checkpoints
-            save_checkpoint(checkpoints, step, variables, asdict(progress), keep=keep)
-        share = (progress.epoch - first_epoch) / (train.epochs - first_epoch)
-        left = (time.monotonic() - started) * (1 / share - 1)
+        _keep(folder, train, model, variables, progress, step, row["validation_dice"])
+        done = (progress.epoch - first_epoch) / (train.epochs - first_epoch)
+        left = (time.monotonic() - started) * (1 / done - 1)
         report(_line(label, row, dice, class_names, left))
 
     if progress.epoch < train.epochs:
         report(f"Stopped early: no better Dice for {train.early_stopping} epochs.")
     return progress
+
+
+def _build(train, strategy, build):
+    with _precision(train.precision), strategy.scope():
+        keras.utils.set_random_seed(train.seed)
+        model, loss = build()
+        optimizer = build_optimizer(train, num_replicas=strategy.num_replicas_in_sync)
+        optimizer.build(model.trainable_variables)
+    # tf.data would mix a global seed into its own: the stream depends on its seed alone.
+    tf.random.set_seed(None)
+    return model, loss, optimizer
+
+
+def _keep(folder, train, model, variables, progress, step, dice):
+    """Saves the model if it is the best so far, and a checkpoint if one is due."""
+    if dice > progress.best_dice:
+        progress.best_dice, progress.best_epoch = dice, progress.epoch
+        _save_model(model, folder / "model.keras")
+    last = progress.epoch == train.epochs or _stalled(progress, train.early_stopping)
+    if last or progress.epoch % train.checkpoint_every == 0:
+        keep = train.keep_checkpoints
+        save_checkpoint(folder / "checkpoints", step, variables, asdict(progress), keep=keep)
 
 
 def _check_batch(batch_size, replicas):
@@ -154,12 +164,6 @@ def _named_variables(model, optimizer):
     for n, v in enumerate(optimizer.variables):
         named[f"optimizer/{n:04d}/{v.path.partition('/')[2]}"] = v
     return named
-
-
-def _distribute(strategy, dataset):
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return strategy.experimental_distribute_dataset(dataset.with_options(options))
 
 
 def _stalled(progress, patience):

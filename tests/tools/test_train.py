@@ -36,7 +36,17 @@ def phantoms(tmp_path_factory):
 
 def arguments(data, run, *more, settings=()):
     sets = [part for setting in (*TINY, *settings) for part in ("--set", setting)]
-    return ["--model", "unet", "--data", str(data), "--run", str(run), *sets, *more]
+    return [
+        "--model",
+        "unet",
+        "--data",
+        str(data),
+        "--run",
+        str(run),
+        "--no-evaluate",
+        *sets,
+        *more,
+    ]
 
 
 def history(run):
@@ -44,13 +54,15 @@ def history(run):
         return list(csv.DictReader(file))
 
 
-def test_training_writes_a_run_and_says_what_to_do_next(phantoms, tmp_path, capsys):
-    code = train.main(arguments(phantoms, tmp_path / "run", settings=["train.epochs=2"]))
+def test_training_writes_a_run_scores_it_and_says_what_to_do_next(phantoms, tmp_path, capsys):
+    argv = arguments(phantoms, tmp_path / "run", settings=["train.epochs=2"])
+    code = train.main([part for part in argv if part != "--no-evaluate"])
     out = capsys.readouterr().out
     assert code == 0
     for tool in ("tensorboard --logdir", "evaluate.py", "predict.py", "export.py"):
         assert tool in out
     assert len(history(tmp_path / "run")) == 2
+    assert (tmp_path / "run" / "evaluation" / "test" / "results.json").is_file()
     for name in ("config.yaml", "dataset.json", "environment.json", "model.keras"):
         assert (tmp_path / "run" / name).is_file()
 
