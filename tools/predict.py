@@ -38,7 +38,7 @@ def parse_args(argv):
         help="NIfTI file, folder of one DICOM series, or image; once per channel, in order",
     )
     add("--output", required=True, metavar="FILE", help="mask to write: .nii.gz, .nii or .png")
-    add("--series", metavar="UID", help="which DICOM series, where --input holds several")
+    add("--series", metavar="N|UID", help="which DICOM series, where --input holds several")
     add("--probabilities", metavar="FILE", help="also write a probability per class: .nii.gz, .nii")
     add("--overlap", type=float, help="share of a tile covered again (default: the run's)")
     add(
