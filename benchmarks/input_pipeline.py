@@ -38,7 +38,7 @@ AFFINE_ALWAYS = AugmentConfig(rotation_deg=30.0, rotation_probability=1.0)
 def write_data(folder, shape, cases, seed=0):
     """Writes one shard of noise images with a ball of label 1 each; returns its manifest."""
     rng = np.random.default_rng(seed)
-    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij"))
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n + 2)[1:-1] for n in shape], indexing="ij"))
     label = ((grid**2).sum(0) < 0.3).astype(np.uint8)
     voxels = np.argwhere(label)
 

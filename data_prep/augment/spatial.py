@@ -29,6 +29,7 @@ def resample(record, centre, matrix, patch):
 
     Patch voxel `p` shows the chunk at `centre + matrix @ (p - (patch - 1) / 2)`. Outside of the
     chunk image and label are 0, as `scipy.ndimage.map_coordinates(mode="grid-constant")` does it.
+    Across a slice (an axis where the patch has one voxel) the nearest one is read.
 
     Args:
         record: As in `crop`.
@@ -53,17 +54,20 @@ def resample(record, centre, matrix, patch):
         indexing="ij",
         sparse=True,
     )
-    corner, nearest, fractions = 0, 0, []
+    corner, nearest, between = 0, 0, []
     for axis in range(3):
         x = centre[axis] - tf.cast(low[axis], tf.float32)
         x += sum(matrix[axis, n] * offsets[n] for n in range(3))
         x = tf.clip_by_value(x, 0.0, tf.cast(size[axis] - 1, tf.float32))
-        index = tf.minimum(tf.cast(x, tf.int32), size[axis] - 2)
+        rounded = tf.cast(x + 0.5, tf.int32)
+        nearest += rounded * strides[axis]
+        index = rounded
+        if patch[axis] > 1:
+            index = tf.minimum(tf.cast(x, tf.int32), size[axis] - 2)
+            between.append((strides[axis], (x - tf.cast(index, tf.float32))[..., None]))
         corner += index * strides[axis]
-        nearest += tf.cast(x + 0.5, tf.int32) * strides[axis]
-        fractions.append((x - tf.cast(index, tf.float32))[..., None])
     channels = record["image"].shape[-1]
-    image = _lerp(tf.reshape(image, (-1, channels)), corner, fractions, strides)
+    image = _lerp(tf.reshape(image, (-1, channels)), corner, between)
     label = tf.gather(tf.reshape(label, [-1]), nearest)
     return tf.ensure_shape(image, (*patch, channels)), tf.ensure_shape(label, patch)
 
@@ -180,10 +184,10 @@ def _box(record, start, size):
     return image, tf.pad(tf.slice(record["label"], low, inner), padding)
 
 
-def _lerp(rows, corner, fractions, strides):
-    """Interpolates along the first of the axes between what the others give; rows `(n, c)`."""
-    if not strides:
+def _lerp(rows, corner, between):
+    """Interpolates rows `(n, c)` along each axis in `between`: its stride and the fraction."""
+    if not between:
         return tf.gather(rows, corner)
-    near = _lerp(rows, corner, fractions[1:], strides[1:])
-    far = _lerp(rows, corner + strides[0], fractions[1:], strides[1:])
-    return near + (far - near) * fractions[0]
+    (stride, fraction), *rest = between
+    near, far = _lerp(rows, corner, rest), _lerp(rows, corner + stride, rest)
+    return near + (far - near) * fraction
