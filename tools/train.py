@@ -180,6 +180,7 @@ def train(args, config, folder, data, manifest):
             train_batches,
             held_out,
             class_names=class_names,
+            upright=manifest["preprocess"]["spacing_mm"] is None,
             resume=args.resume,
         )
 

@@ -43,6 +43,7 @@ def fit(
     validation_batches,
     *,
     class_names,
+    upright=False,
     resume=False,
     report=tqdm.write,
 ):
@@ -60,6 +61,8 @@ def fit(
             `(images, labels)`, endless.
         validation_batches: Finite `tf.data.Dataset` of global batches.
         class_names: Names of all classes, background first.
+        upright: Draw pictures with the first row on top, as photographs are; otherwise slices
+            are turned so that anterior is up.
         resume: Go on from the newest checkpoint.
         report: Called with each line of progress.
 
@@ -99,7 +102,7 @@ def fit(
         row = {"epoch": progress.epoch, **trained, **scores}
         row["learning_rate"] = float(optimizer.learning_rate)
         monitor.epoch(step, row, {"train": train_dice, "validation": dice})
-        monitor.images(step, _pictures(model, validation_batches))
+        monitor.images(step, _pictures(model, validation_batches, upright))
         _keep(folder, train, model, variables, progress, step, row["validation_dice"])
         done = (progress.epoch - first_epoch) / (train.epochs - first_epoch)
         left = (time.monotonic() - started) * (1 / done - 1)
@@ -212,12 +215,13 @@ def _mean(dice):
     return float(np.nanmean(foreground)) if not np.isnan(foreground).all() else 0.0
 
 
-def _pictures(model, batches):
+def _pictures(model, batches, upright):
     images, labels = next(iter(batches.take(1)))
     images, labels = images[:NUM_PICTURES], labels[:NUM_PICTURES].numpy()
     predictions = keras.ops.argmax(model(images, training=False), axis=-1)
     predictions = keras.ops.convert_to_numpy(predictions)
-    return [panel(*example) for example in zip(images.numpy(), labels, predictions, strict=True)]
+    examples = zip(images.numpy(), labels, predictions, strict=True)
+    return [panel(*example, upright=upright) for example in examples]
 
 
 def _save_model(model, path):

@@ -18,7 +18,7 @@ PALETTE = np.array(
 )
 
 
-def panel(image, truth, prediction, *, opacity=0.5):
+def panel(image, truth, prediction, *, upright=False, opacity=0.5):
     """Draws one slice three times: image, image with truth, image with prediction.
 
     Args:
@@ -26,17 +26,19 @@ def panel(image, truth, prediction, *, opacity=0.5):
         truth: Class indices `([depth,] height, width)`; of a volume, the slice with the most
             foreground is shown.
         prediction: Class indices, same shape as `truth`.
+        upright: Keep the first row on top; otherwise rows are turned so that anterior is up.
         opacity: Opacity of the class colours, in [0, 1].
 
     Returns:
-        uint8 array `(height, 3 * width, 3)`. Rows are turned so that anterior is up.
+        uint8 array `(height, 3 * width, 3)`.
     """
     if truth.ndim == 3:
         depth = int((truth > 0).sum(axis=(1, 2)).argmax())
         image, truth, prediction = image[depth], truth[depth], prediction[depth]
     grey = _to_grey(image[..., 0])
     views = [grey, _painted(grey, truth, opacity), _painted(grey, prediction, opacity)]
-    return np.concatenate(views, axis=1)[::-1].round().astype(np.uint8)
+    picture = np.concatenate(views, axis=1).round().astype(np.uint8)
+    return picture if upright else picture[::-1]
 
 
 def _to_grey(slice_):
