@@ -334,11 +334,9 @@ def _to_bytes(chunk, name, value, values):
 
 
 def _from_bytes(name, feature, found):
-    dtype, raw = feature.kind, found[name]
-    if dtype == "label":
-        dtype = found[f"{name}_dtype"]
-        if dtype == "":
-            return None
+    dtype, raw = found.get(f"{name}_dtype", feature.kind), found[name]
+    if not dtype:
+        return None
     try:
         raw = zlib.decompress(raw) if feature.packed else raw
         shape = [-1 if n is None else int(n) for n in _resolved(feature, found)]
