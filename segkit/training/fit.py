@@ -119,8 +119,6 @@ def _build(train, strategy, build):
         model, loss = build()
         optimizer = build_optimizer(train, num_replicas=strategy.num_replicas_in_sync)
         optimizer.build(model.trainable_variables)
-    # tf.data would mix a global seed into its own: the stream depends on its seed alone.
-    tf.random.set_seed(None)
     return model, loss, optimizer
 
 
