@@ -95,13 +95,16 @@ def predict(args):
         )
     mask = result[0] if args.probabilities else result
     report = describe(mask, run, image.notes)
-    write_mask(output, mask, run.manifest["classes"])
-    if args.probabilities:
-        from segkit.io.nifti import write_nifti
-
-        write_nifti(args.probabilities, result[1])
     sidecar = output.with_name(f"{stem(output)}.json")
-    sidecar.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    try:
+        write_mask(output, mask, run.manifest["classes"])
+        if args.probabilities:
+            from segkit.io.nifti import write_nifti
+
+            write_nifti(args.probabilities, result[1])
+        sidecar.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot write beside {output}: {error.strerror or error}.") from None
     print(summary(report))
     print(f"\n{output}, described in {sidecar.name}")
 
@@ -193,8 +196,6 @@ def write_mask(path, mask, classes):
     try:
         Image.fromarray(values[0]).save(partial, format="PNG")
         partial.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}.") from None
     finally:
         partial.unlink(missing_ok=True)
 

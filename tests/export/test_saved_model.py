@@ -128,8 +128,7 @@ def test_each_weight_is_written_once(model, exported):
     assert size < 1.3 * weights + 1e6
 
 
-def test_mixed_precision_is_exported_as_it_is(example, tmp_path, monkeypatch):
-    monkeypatch.setattr("segkit.export.saved_model.TOLERANCE", 1e-2)
+def test_mixed_precision_is_exported_as_it_is(example, tmp_path):
     slices = network(keras.layers.Conv2D, (8, 8), filters=2, precision="mixed_bfloat16")
     predictor = Predictor(slices, PREPROCESS, (8, 8))
     path = export_saved_model(predictor, tmp_path, examples=[example], card=CARD)

@@ -135,6 +135,12 @@ def test_an_output_that_cannot_be_written_is_refused_first(
     assert message in line
 
 
+def test_a_failed_write_is_one_line(predicted, mr_run, tmp_path, mistake):
+    (tmp_path / "mask.json").mkdir()  # in the way of the sidecar
+    named = ("--input", predicted.source, "--output", tmp_path / "mask.nii.gz")
+    assert "cannot write beside" in mistake(main, "--run", mr_run.folder, *named)
+
+
 def test_wrong_inputs_are_refused(predicted, mr_run, tmp_path, mistake):
     def refusal(*inputs, run=mr_run.folder, output="m.nii.gz", more=()):
         named = [part for path in inputs for part in ("--input", path)]
