@@ -67,7 +67,8 @@ def evaluate(args):
     from segkit.training.devices import make_strategy
     from segkit.training.run import load_run
 
-    make_strategy(args.devices)
+    if args.devices != "auto":  # "auto": TensorFlow's own choice, the first GPU if there is one
+        make_strategy(f"{args.devices}:1")
     run = load_run(args.run)
     data = Path(args.data or run.config.data.path)
     split = f"fold{run.config.data.fold}" if args.split == "val" else args.split

@@ -80,7 +80,8 @@ def predict(args):
     from segkit.training.devices import make_strategy
     from segkit.training.run import load_run
 
-    make_strategy(args.devices)
+    if args.devices != "auto":  # "auto": TensorFlow's own choice, the first GPU if there is one
+        make_strategy(f"{args.devices}:1")
     run = load_run(args.run)
     channels = run.manifest["channels"]
     if image.num_channels != len(channels):
