@@ -198,7 +198,8 @@ def normalise(channel, scheme):
 def new_shape(shape, spacing_mm, target_mm):
     """Returns the lengths that give `shape` the target spacing, as a list of int.
 
-    An axis of length 1 stays: there is nothing to interpolate between.
+    An axis of length 1 stays: there is nothing to interpolate between. Spacings are rounded to
+    nanometres, so that one that passed through float32 gives the same lengths.
 
     Args:
         shape: Voxels per axis.
@@ -206,7 +207,7 @@ def new_shape(shape, spacing_mm, target_mm):
         target_mm: Size wanted, in mm.
     """
     return [
-        1 if n == 1 else max(1, round(float(s) / float(t) * n))
+        1 if n == 1 else max(1, round(round(float(s), 6) / float(t) * n))
         for n, s, t in zip(shape, spacing_mm, target_mm, strict=True)
     ]
 

@@ -31,7 +31,9 @@ def prepare(image, spacing_mm, preprocess):
     schemes = zip(channels, preprocess["normalization"], strict=True)
     image = tf.stack([normalise(channel, scheme) for channel, scheme in schemes], axis=-1)
     if preprocess["spacing_mm"] is not None:
-        ratio = tf.cast(spacing_mm, tf.float64) / tf.constant(preprocess["spacing_mm"], tf.float64)
+        # To nanometres: a spacing in float32 must give the lengths that the conversion gave.
+        spacing_mm = tf.round(tf.cast(spacing_mm, tf.float64) * 1e6) / 1e6
+        ratio = spacing_mm / tf.constant(preprocess["spacing_mm"], tf.float64)
         resampled = tf.cast(tf.round(ratio * tf.cast(size, tf.float64)), tf.int32)
         resampled = tf.where(size == 1, 1, tf.maximum(resampled, 1))
         for axis in range(3):

@@ -124,3 +124,14 @@ def test_restoring_resamples_logits_and_decides_then():
     np.testing.assert_allclose(probabilities[:, 1:4], tf.nn.softmax(full), atol=1e-4)
     np.testing.assert_array_equal(probabilities[:, 0], np.broadcast_to([1.0, 0, 0], (7, 12, 3)))
     np.testing.assert_array_equal(mask, restore(logits, crop, shape))
+
+
+@pytest.mark.parametrize("spacing", [0.7, 0.3, 0.9, 1.1])
+def test_a_spacing_in_float32_gives_the_lengths_of_the_conversion(spacing):
+    # At half lengths, such as 0.7 * 45 = 31.5, float32 and float64 would round apart.
+    for length in range(2, 60):
+        image = np.ones((length, 1, 1, 1), np.float32)
+        spacing_mm = np.float32([spacing, 1, 1])
+        prepared, _ = prepare(image, spacing_mm, plan(ZSCORE, spacing_mm=(1.0, 1.0, 1.0)).as_json())
+        expected = preprocess.new_shape(image.shape[:3], (spacing, 1, 1), (1.0, 1.0, 1.0))
+        assert list(prepared.shape[:3]) == expected
