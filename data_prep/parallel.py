@@ -36,8 +36,8 @@ def run_parallel(function, items, *, workers):
             yield futures[future], future.result()
     except BrokenProcessPool as error:
         raise DataError(
-            "a worker process died; the system may have run out of memory. Run the same command "
-            "again, with fewer --workers: finished shards are kept."
+            "a worker process died: the system ran out of memory, or a decoder crashed on a damaged "
+            "file. Run the same command again with --workers 1: finished shards are kept."
         ) from error
     except BaseException:
         for child in set(multiprocessing.active_children()) - others:

@@ -62,7 +62,7 @@ def main(argv=None):
 
 def evaluate(args):
     """Predicts, scores, writes and prints."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from segkit.inference.predictor import predictor_of
     from segkit.training.devices import make_strategy
     from segkit.training.run import load_run

@@ -58,7 +58,7 @@ def main(argv=None):
 
 def export(args):
     """Exports, checks and prints how to go on."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from segkit.training.devices import make_strategy
 
     # On a GPU one network gives probabilities that differ by 1e-3 from call to call (TF32).

@@ -74,7 +74,7 @@ def predict(args):
         print(f"note: {note}", file=sys.stderr)
     if output.suffix == ".png" and image.shape[0] > 1:
         raise DataError(f"a PNG holds one slice, the input has {image.shape[0]}. Write .nii.gz.")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from segkit.inference.predictor import predict_volume
     from segkit.inference.predictor import predictor_of
     from segkit.training.devices import make_strategy
