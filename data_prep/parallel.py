@@ -36,7 +36,7 @@ def run_parallel(function, items, *, workers):
             yield futures[future], future.result()
     except BrokenProcessPool as error:
         raise DataError(
-            "a worker process died: the system ran out of memory, or a decoder crashed on a damaged "
+            "a worker process died: memory ran out, or a decoder crashed on a damaged "
             "file. Run the same command again with --workers 1: finished shards are kept."
         ) from error
     except BaseException:
