@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import runpy
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from segkit.training import SCHEDULES
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 BUILT_IN = Path("data/phantom")
 PHANTOMS = "ct"
+HELD_BACK = 29  # seed of a phantom of the test split, written as a DICOM study to try predict on
+STUDY = Path("data/phantom_study")
 
 EXAMPLES = """examples:
   python tools/train.py --model fcn8s                            # built-in phantoms
@@ -70,7 +73,6 @@ def run(args):
     config = read_config(args)
     from segkit.training.run import check_new
     from segkit.training.run import check_resumable
-    from segkit.training.run import create_run
     from segkit.training.run import default_folder
     from segkit.training.run import find_resumable
 
@@ -87,12 +89,11 @@ def run(args):
     check_patch(config.data.patch_size, manifest)
     if args.resume:
         check_resumable(folder, config)
-    else:
-        create_run(folder, config, manifest)
     progress = train(args, config, folder, data, manifest)
     if not args.no_evaluate:
         evaluate(folder, manifest)
-    print(next_steps(folder, progress))
+    study = "STUDY" if config.data.path != str(BUILT_IN.resolve()) else write_study()
+    print(next_steps(folder, progress, study))
 
 
 def read_config(args):
@@ -148,7 +149,7 @@ def train(args, config, folder, data, manifest):
     from segkit.models import build_model
     from segkit.training.fit import fit
 
-    class_names = [c["name"] for c in manifest["classes"]]
+    num_classes = len(manifest["classes"])
     shape = (*config.data.patch_size, len(manifest["channels"]))
     validation = f"fold{config.data.fold}"
     training = tuple(f"fold{n}" for n in range(manifest["folds"]) if n != config.data.fold)
@@ -160,7 +161,7 @@ def train(args, config, folder, data, manifest):
     }
 
     def build():
-        model = build_model(config.model.name, len(class_names), shape, **config.model.options)
+        model = build_model(config.model.name, num_classes, shape, **config.model.options)
         return model, build_loss(config.loss.name, **config.loss.options)
 
     def train_batches(first_example):
@@ -175,12 +176,11 @@ def train(args, config, folder, data, manifest):
         return fit(
             folder,
             config,
+            manifest,
             strategy,
             build,
             train_batches,
             held_out,
-            class_names=class_names,
-            upright=manifest["preprocess"]["spacing_mm"] is None,
             resume=args.resume,
         )
 
@@ -207,12 +207,25 @@ def prepare_phantoms():
     return BUILT_IN.resolve()
 
 
-def next_steps(folder, progress):
+def write_study():
+    """Writes a held-back phantom as a DICOM series once; returns its folder."""
+    from data_prep.phantom import make_ct
+    from data_prep.phantom import write_phantom
+
+    case = f"{PHANTOMS}-{HELD_BACK:04d}"
+    if not (STUDY / "dataset.json").exists():  # written last
+        shutil.rmtree(STUDY, ignore_errors=True)
+        write_phantom(make_ct(HELD_BACK), STUDY, case, form="dicom")
+    return STUDY / case / "0-CT"
+
+
+def next_steps(folder, progress, study):
+    """Returns the commands that make use of a run."""
     return f"""
 Best validation Dice {progress.best_dice:.4f} after epoch {progress.best_epoch}. Now:
   tensorboard --logdir {folder.parent}
   python tools/evaluate.py --run {folder}
-  python tools/predict.py --run {folder} --input STUDY --output mask.nii.gz
+  python tools/predict.py --run {folder} --input {study} --output mask.nii.gz
   python tools/export.py --run {folder}"""
 
 

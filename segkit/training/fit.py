@@ -19,6 +19,7 @@ from segkit.training.checkpoint import save_checkpoint
 from segkit.training.monitor import Monitor
 from segkit.training.optimizers import build_optimizer
 from segkit.training.overlay import panel
+from segkit.training.run import create_run
 from segkit.training.step import make_train_step
 from segkit.training.step import make_validation_step
 
@@ -37,32 +38,31 @@ class Progress:
 def fit(
     folder,
     config,
+    manifest,
     strategy,
     build,
     train_batches,
     validation_batches,
     *,
-    class_names,
-    upright=False,
     resume=False,
     report=tqdm.write,
 ):
-    """Trains a model and keeps the best one as `model.keras` in the run folder.
+    """Trains a model in a run folder, and keeps the best one there as `model.keras`.
 
-    Best is the highest mean foreground Dice over the validation patches, which are the same
-    after every epoch.
+    The folder is made once the model is built, so a setting that does not fit leaves none. Best
+    is the highest mean foreground Dice over the validation patches, which are the same after
+    every epoch.
 
     Args:
-        folder: Run folder, made by `create_run`.
+        folder: Run folder; made unless `resume`.
         config: A `Config`.
+        manifest: Manifest of the data set: its classes are scored by name, and photographs (no
+            spacing) are drawn with the first row on top, slices with anterior up.
         strategy: From `make_strategy`.
         build: Function without arguments that returns `(model, loss)`; called in the scope.
         train_batches: Function `first_example -> tf.data.Dataset` of global batches
             `(images, labels)`, endless.
         validation_batches: Finite `tf.data.Dataset` of global batches.
-        class_names: Names of all classes, background first.
-        upright: Draw pictures with the first row on top, as photographs are; otherwise slices
-            are turned so that anterior is up.
         resume: Go on from the newest checkpoint.
         report: Called with each line of progress.
 
@@ -70,10 +70,13 @@ def fit(
         `Progress` after the last epoch.
 
     Raises:
-        ConfigError: If the batch does not divide by the replicas, or the loss is not finite.
+        ConfigError: If the batch does not divide by the replicas, the folder holds a run
+            already, or the loss is not finite.
         DataError: If there is nothing to resume.
     """
     train, folder = config.train, Path(folder)
+    class_names = [entry["name"] for entry in manifest["classes"]]
+    upright = manifest["preprocess"]["spacing_mm"] is None
     _check_batch(train.batch_size, strategy.num_replicas_in_sync)
     model, loss, optimizer = _build(train, strategy, build)
     variables = _named_variables(model, optimizer)
@@ -82,6 +85,8 @@ def fit(
         step, saved = restore_newest(folder / "checkpoints", variables, warn=report)
         progress = Progress(**saved)
         report(f"Resumed {folder} after epoch {progress.epoch} of {train.epochs}.")
+    else:
+        create_run(folder, config, manifest)
 
     shared = {"num_classes": len(class_names), "batch_size": train.batch_size}
     xla = _use_xla(train.xla)

@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from segkit.config import load_config
 from segkit.config import save_config
 from segkit.errors import ConfigError
 from segkit.errors import DataError
+from segkit.training.checkpoint import list_checkpoints
 
 PACKAGES = ("tensorflow", "keras", "numpy")
 
@@ -38,8 +40,12 @@ class Run:
 
 
 def check_new(folder):
-    """Checks that `folder` holds no run yet; raises `ConfigError` if it does."""
-    if (Path(folder) / "config.yaml").exists():
+    """Checks that a run can start in `folder`; one that never reached a checkpoint may restart.
+
+    Raises:
+        ConfigError: If the folder holds a run that can be resumed.
+    """
+    if list_checkpoints(Path(folder) / "checkpoints"):
         raise ConfigError(f"{folder} holds a run already. Add --resume, or name another --run.")
 
 
@@ -52,12 +58,14 @@ def create_run(folder, config, manifest):
         manifest: Manifest of the data set.
 
     Raises:
-        ConfigError: If the folder exists already.
+        ConfigError: If the folder holds a run that can be resumed.
         DataError: If it cannot be written.
     """
     folder = Path(folder)
     check_new(folder)
     try:
+        if (folder / "config.yaml").exists():
+            shutil.rmtree(folder / "logs", ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         save_config(config, folder / "config.yaml")
         text = json.dumps(manifest, indent=1)

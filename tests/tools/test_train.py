@@ -110,6 +110,13 @@ def test_a_corrupt_shard_is_named(phantoms, tmp_path, capsys):
     assert shard.name in capsys.readouterr().err
 
 
+def test_a_setting_that_does_not_fit_the_network_leaves_no_run(phantoms, tmp_path, capsys):
+    settings = ["train.epochs=1", "data.patch_size=[33, 32]"]
+    assert train.main(arguments(phantoms, tmp_path / "run", settings=settings)) == 2
+    assert "Pad it to 34" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def chunked(length):
     return {
         "options": {"chunk": 160, "chunk_overlap": 64},

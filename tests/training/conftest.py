@@ -9,8 +9,6 @@ from segkit.losses import build_loss
 from segkit.models import build_model
 from segkit.training.devices import make_strategy
 
-CLASS_NAMES = ("background", "disc")
-
 
 def discs(count, size=16, seed=0):
     """Bright discs on noise: images `(count, size, size, 1)`, labels `(count, size, size)`."""
@@ -31,7 +29,6 @@ def task():
 class Task:
     """What `fit` needs, with any setting replaced: `task.config(epochs=3)`."""
 
-    class_names = CLASS_NAMES
     images, labels = discs(64)
 
     def config(self, **train):

@@ -12,21 +12,22 @@ from segkit.training.fit import fit
 from segkit.training.run import create_run
 from segkit.training.run import load_run
 
-MANIFEST = {"name": "discs", "folds": 2}
+MANIFEST = {
+    "name": "discs",
+    "classes": [{"name": "background", "value": 0}, {"name": "disc", "value": 1}],
+    "preprocess": {"spacing_mm": None},
+}
 
 
 def train(task, folder, *, replicas=1, resume=False, lines=None, **settings):
-    config = task.config(**settings)
-    if not resume:
-        create_run(folder, config, MANIFEST)
     return fit(
         folder,
-        config,
+        task.config(**settings),
+        MANIFEST,
         task.strategy(replicas),
         task.build,
         task.train_batches,
         task.validation_batches(),
-        class_names=task.class_names,
         resume=resume,
         report=(lines if lines is not None else []).append,
     )
@@ -129,6 +130,7 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(task, tmp_path):
 def test_a_batch_that_does_not_divide_is_refused_before_training(task, tmp_path):
     with pytest.raises(ConfigError, match="does not divide by 2 replicas. Use 2 or 4"):
         train(task, tmp_path / "run", replicas=2, batch_size=3)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_loss_that_explodes_stops_the_run(task, tmp_path):
@@ -150,10 +152,19 @@ def test_mixed_precision_trains_and_leaves_the_policy_as_it_was(task, tmp_path):
     assert model.output.dtype == "float32"
 
 
-def test_an_existing_run_is_not_overwritten(task, tmp_path):
-    create_run(tmp_path / "run", task.config(), MANIFEST)
+def test_an_existing_run_is_not_overwritten(finished, task):
+    folder, _, _ = finished
     with pytest.raises(ConfigError, match="holds a run already"):
-        create_run(tmp_path / "run", task.config(), MANIFEST)
+        train(task, folder)
+
+
+def test_a_run_that_died_before_its_first_checkpoint_starts_anew(task, tmp_path):
+    create_run(tmp_path / "run", task.config(epochs=7), MANIFEST)
+    (tmp_path / "run" / "logs" / "train").mkdir(parents=True)
+    (tmp_path / "run" / "logs" / "train" / "stale").touch()
+    train(task, tmp_path / "run", epochs=1)
+    assert load_run(tmp_path / "run").config.train.epochs == 1
+    assert not (tmp_path / "run" / "logs" / "train" / "stale").exists()
 
 
 def test_a_folder_without_a_model_is_no_run(tmp_path):
