@@ -39,6 +39,13 @@ setup(
     ],
     extras_require={
         "dicom-codecs": CODECS,
-        "test": ["pytest>=8", "ruff>=0.12", "SimpleITK>=2.4", "scikit-image>=0.24", *CODECS],
+        "test": [
+            "pytest>=8",
+            "ruff>=0.12",
+            "SimpleITK>=2.4",
+            "scikit-image>=0.24",
+            "highdicom>=0.27",
+            *CODECS,
+        ],
     },
 )
