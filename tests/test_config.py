@@ -62,7 +62,7 @@ def test_saving_and_loading_gives_the_same_config(config_file, tmp_path):
         ("train.learning_rate=1e-4", r"YAML reads 1e-4 as text; write 0.0001"),
         ("train.epochs=true", r"train.epochs must be int, got True \(bool\)"),
         ("train.epochs=0", r"train.epochs must be above 0, got 0"),
-        ("train.precision=float16", r"Did you mean 'mixed_float16'"),
+        ("train.precision=mixed_flaot16", r"Did you mean 'mixed_float16'"),
         ("train.xla=maybe", r"train.xla must be auto, on or off"),
         ("data.patch_size=[8]", r"data.patch_size must be 2 or 3 sides, got \[8\]"),
         ("data.patch_size=[8, a]", r"data.patch_size must be list\[int\]"),

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from segkit import __version__
@@ -111,12 +112,16 @@ def predict(args):
 
 
 def writable(path, endings):
-    """Returns the path of an output after checking its ending and folder."""
+    """Returns the path of an output; checks it first, because a prediction can take long."""
     path = Path(path)
     if not path.name.lower().endswith(endings):
         raise DataError(f"cannot write {path.name!r}: the name must end in {', '.join(endings)}.")
     if not path.parent.is_dir():
         raise DataError(f"cannot write {path}: the folder {path.parent} does not exist.")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}.") from None
     return path
 
 

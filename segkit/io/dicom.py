@@ -151,7 +151,8 @@ def _choose(path, found, series):
         one = len({s.uid for _, s in numbered}) == 1
         what = "one series that mixes sizes or orientations" if one else f"{len(found)} series"
         raise DataError(
-            f"{path} holds {what}; choose with series=NUMBER or a UID: {_listing(found)}."
+            f"{path} holds {what}; choose one by its number (series=1, --series 1) or UID: "
+            f"{_listing(found)}."
         )
     return numbered[0][1], notes
 

@@ -249,7 +249,7 @@ def test_two_series_in_a_folder_are_listed_and_one_can_be_chosen(tmp_path, serie
         shutil.move(path, series[0] / f"other{path.name}")
     found = list_series(series[0])
     assert [s.shape for s in found] in ([(10, 12, 8), (4, 12, 8)], [(4, 12, 8), (10, 12, 8)])
-    with pytest.raises(DataError, match=r"holds 2 series; choose with series=NUMBER.* 2\) \.\.\."):
+    with pytest.raises(DataError, match=r"holds 2 series; choose one by its number.* 2\) \.\.\."):
         read_series(series[0])
     for number, one in enumerate(found, start=1):
         want = volume if one.shape[0] == 10 else second
