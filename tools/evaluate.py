@@ -13,7 +13,7 @@ import numpy as np
 
 from segkit.errors import ConfigError
 from segkit.errors import DataError
-from segkit.errors import SegkitError
+from segkit.errors import exit_code
 from segkit.errors import nearest
 
 EXAMPLES = """examples:
@@ -47,17 +47,8 @@ def parse_args(argv):
 
 
 def main(argv=None):
-    """Runs the tool and returns its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
-    args = parse_args(argv)
-    try:
-        evaluate(args)
-    except SegkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted: nothing was written.", file=sys.stderr)
-        return 130
-    return 0
+    """Runs the tool and returns its exit code, see `segkit.errors.exit_code`."""
+    return exit_code(evaluate, parse_args(argv), interrupted="nothing was written.")
 
 
 def evaluate(args):

@@ -10,7 +10,7 @@ import numpy as np
 
 from segkit import __version__
 from segkit.errors import DataError
-from segkit.errors import SegkitError
+from segkit.errors import exit_code
 
 EXAMPLES = """examples:
   python tools/export.py --run runs/MY_RUN
@@ -43,17 +43,8 @@ def parse_args(argv):
 
 
 def main(argv=None):
-    """Runs the tool and returns its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
-    args = parse_args(argv)
-    try:
-        export(args)
-    except SegkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted: nothing was exported.", file=sys.stderr)
-        return 130
-    return 0
+    """Runs the tool and returns its exit code, see `segkit.errors.exit_code`."""
+    return exit_code(export, parse_args(argv), interrupted="nothing was exported.")
 
 
 def export(args):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from segkit import __version__
 from segkit.errors import DataError
-from segkit.errors import SegkitError
+from segkit.errors import exit_code
 
 EXAMPLES = """examples:
   python tools/predict.py --run runs/MY_RUN --input ct.nii.gz --output mask.nii.gz
@@ -52,17 +52,8 @@ def parse_args(argv):
 
 
 def main(argv=None):
-    """Runs the tool and returns its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
-    args = parse_args(argv)
-    try:
-        predict(args)
-    except SegkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted: nothing was written.", file=sys.stderr)
-        return 130
-    return 0
+    """Runs the tool and returns its exit code, see `segkit.errors.exit_code`."""
+    return exit_code(predict, parse_args(argv), interrupted="nothing was written.")
 
 
 def predict(args):

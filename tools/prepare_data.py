@@ -10,7 +10,7 @@ import yaml
 from data_prep.layouts import LAYOUTS
 from data_prep.layouts import scan_source
 from segkit.errors import ConfigError
-from segkit.errors import SegkitError
+from segkit.errors import exit_code
 from segkit.tables import options_of
 from segkit.tables import target
 
@@ -29,16 +29,10 @@ sources and options are unchanged is left as it is.
 
 
 def main(argv=None):
-    """Runs the tool and returns its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    """Runs the tool and returns its exit code, see `segkit.errors.exit_code`."""
     args = parse_args(argv)
-    try:
-        return verify(args) if args.verify else prepare(args)
-    except SegkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on.", file=sys.stderr)
-        return 130
+    tool = verify if args.verify else prepare
+    return exit_code(tool, args, interrupted="run the same command again to go on.")
 
 
 def parse_args(argv):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from segkit.config import load_config
 from segkit.errors import ConfigError
-from segkit.errors import SegkitError
+from segkit.errors import exit_code
 from segkit.errors import nearest
 from segkit.losses import LOSSES
 from segkit.models import MODELS
@@ -57,16 +57,10 @@ def parse_args(argv):
 
 
 def main(argv=None):
-    args = parse_args(argv)
-    try:
-        run(args)
-    except SegkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted: repeat the command with --resume to go on.", file=sys.stderr)
-        return 130
-    return 0
+    """Runs the tool and returns its exit code, see `segkit.errors.exit_code`."""
+    return exit_code(
+        run, parse_args(argv), interrupted="repeat the command with --resume to go on."
+    )
 
 
 def run(args):
@@ -191,7 +185,7 @@ def evaluate(folder, manifest):
     split = "test" if held_back else "val"
     print(f"Scoring whole cases of the split {split!r}:")
     tool = runpy.run_path(str(Path(__file__).with_name("evaluate.py")))
-    tool["main"](["--run", str(folder), "--split", split])
+    tool["evaluate"](tool["parse_args"](["--run", str(folder), "--split", split]))
 
 
 def prepare_phantoms():

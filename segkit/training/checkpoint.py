@@ -31,19 +31,16 @@ def save_checkpoint(folder, step, variables, progress, *, keep):
     """
     folder = Path(folder)
     target = folder / f"step-{step:08d}"
+    for stale in folder.glob(".step-*.tmp"):
+        shutil.rmtree(stale)
     temporary = folder / f".{target.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    arrays = {name: np.asarray(v.numpy()) for name, v in variables.items()}
-    with open(temporary / "state.npz", "wb") as file:
-        np.savez(file, **arrays)
-        _sync(file)
-    digest = _sha256(temporary / "state.npz")
-    with open(temporary / "state.json", "w", encoding="utf-8") as file:
-        json.dump({"step": step, "sha256": digest, "progress": progress}, file, indent=1)
-        _sync(file)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
+    try:
+        _write(temporary, step, variables, progress)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     for old in list_checkpoints(folder)[keep:]:
         shutil.rmtree(old)
     return target
@@ -79,6 +76,17 @@ def restore_newest(folder, variables, *, warn):
         _assign(checkpoint, variables)
         return state["step"], state["progress"]
     raise DataError(f"nothing to resume: {folder} holds no usable checkpoint. Drop --resume.")
+
+
+def _write(folder, step, variables, progress):
+    arrays = {name: np.asarray(v.numpy()) for name, v in variables.items()}
+    with open(folder / "state.npz", "wb") as file:
+        np.savez(file, **arrays)
+        _sync(file)
+    state = {"step": step, "sha256": _sha256(folder / "state.npz"), "progress": progress}
+    with open(folder / "state.json", "w", encoding="utf-8") as file:
+        json.dump(state, file, indent=1)
+        _sync(file)
 
 
 def _assign(checkpoint, variables):

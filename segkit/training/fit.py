@@ -13,6 +13,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from segkit.errors import ConfigError
+from segkit.errors import writing
 from segkit.metrics.counts import dice_from_counts
 from segkit.training.checkpoint import restore_newest
 from segkit.training.checkpoint import save_checkpoint
@@ -72,7 +73,7 @@ def fit(
     Raises:
         ConfigError: If the batch does not divide by the replicas, the folder holds a run
             already, or the loss is not finite.
-        DataError: If there is nothing to resume.
+        DataError: If there is nothing to resume, or the disk is full.
     """
     train, folder = config.train, Path(folder)
     class_names = [entry["name"] for entry in manifest["classes"]]
@@ -101,14 +102,15 @@ def fit(
         label = f"epoch {progress.epoch + 1}/{train.epochs}"
         trained, losses, train_dice = _train_epoch(train_step, stream, train, label)
         scores, dice = _validate(validation_step, held_out)
-        monitor.steps(step + 1, losses)
-        step += train.steps_per_epoch
         progress.epoch += 1
         row = {"epoch": progress.epoch, **trained, **scores}
         row["learning_rate"] = float(optimizer.learning_rate)
-        monitor.epoch(step, row, {"train": train_dice, "validation": dice})
-        monitor.images(step, _pictures(model, validation_batches, upright))
-        _keep(folder, train, model, variables, progress, step, row["validation_dice"])
+        with writing(folder, "Free some space, then repeat the command with --resume."):
+            monitor.steps(step + 1, losses)
+            step += train.steps_per_epoch
+            monitor.epoch(step, row, {"train": train_dice, "validation": dice})
+            monitor.images(step, _pictures(model, validation_batches, upright))
+            _keep(folder, train, model, variables, progress, step, row["validation_dice"])
         done = (progress.epoch - first_epoch) / (train.epochs - first_epoch)
         left = (time.monotonic() - started) * (1 / done - 1)
         report(_line(label, row, dice, class_names, left))
@@ -229,8 +231,11 @@ def _pictures(model, batches, upright):
 
 def _save_model(model, path):
     temporary = path.with_name(".model.tmp.keras")
-    model.save(temporary)
-    temporary.replace(path)
+    try:
+        model.save(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _line(label, row, dice, class_names, seconds_left):

@@ -17,6 +17,7 @@ from segkit.config import load_config
 from segkit.config import save_config
 from segkit.errors import ConfigError
 from segkit.errors import DataError
+from segkit.errors import writing
 from segkit.training.checkpoint import list_checkpoints
 
 PACKAGES = ("tensorflow", "keras", "numpy")
@@ -63,7 +64,7 @@ def create_run(folder, config, manifest):
     """
     folder = Path(folder)
     check_new(folder)
-    try:
+    with writing(f"the run folder {folder}", "Name another --run or --runs."):
         if (folder / "config.yaml").exists():
             shutil.rmtree(folder / "logs", ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,8 +73,6 @@ def create_run(folder, config, manifest):
         (folder / "dataset.json").write_text(text, encoding="utf-8")
         record = json.dumps(_environment(text), indent=1)
         (folder / "environment.json").write_text(record, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"cannot write the run folder {folder}: {error.strerror}.") from None
 
 
 def find_resumable(runs, model_name):

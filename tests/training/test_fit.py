@@ -1,4 +1,5 @@
 import csv
+import errno
 import shutil
 
 import keras
@@ -165,6 +166,25 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_anew(task, tmp_path)
     train(task, tmp_path / "run", epochs=1)
     assert load_run(tmp_path / "run").config.train.epochs == 1
     assert not (tmp_path / "run" / "logs" / "train" / "stale").exists()
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(task, tmp_path, monkeypatch):
+    written, savez = [], np.savez
+
+    def savez_until_full(file, **arrays):
+        written.append(file)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        savez(file, **arrays)
+
+    monkeypatch.setattr(np, "savez", savez_until_full)
+    with pytest.raises(DataError, match=r"cannot write .*No space left on device.*--resume"):
+        train(task, tmp_path / "run", epochs=3)
+    names = [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert names == ["step-00000004"]
+    lines = []
+    train(task, tmp_path / "run", epochs=3, resume=True, lines=lines)
+    assert "after epoch 1 of 3" in lines[0]
 
 
 def test_a_folder_without_a_model_is_no_run(tmp_path):
