@@ -36,9 +36,9 @@ def test_success_is_zero_and_passes_the_arguments():
 
 
 def test_a_failed_write_names_path_reason_and_mend():
-    with pytest.raises(DataError, match=r"cannot write out.bin: No space left. Free some."):
-        with writing("out.bin", "Free some."):
-            raise OSError(28, "No space left")
+    message = r"cannot write out.bin: No space left. Free some."
+    with pytest.raises(DataError, match=message), writing("out.bin", "Free some."):
+        raise OSError(28, "No space left")
 
 
 def test_nearest_names_one_match_and_all_that_is_known():
