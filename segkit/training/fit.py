@@ -95,6 +95,7 @@ def fit(
     validation_step = make_validation_step(strategy, model, loss, **shared)
     stream = iter(strategy.experimental_distribute_dataset(train_batches(step * train.batch_size)))
     held_out = strategy.experimental_distribute_dataset(validation_batches)
+    shown = next(iter(validation_batches.unbatch().batch(NUM_PICTURES)))
     monitor = Monitor(folder, class_names, resume_at=progress.epoch)
     started, first_epoch = time.monotonic(), progress.epoch
 
@@ -109,7 +110,7 @@ def fit(
             monitor.steps(step + 1, losses)
             step += train.steps_per_epoch
             monitor.epoch(step, row, {"train": train_dice, "validation": dice})
-            monitor.images(step, _pictures(model, validation_batches, upright))
+            monitor.images(step, _pictures(model, *shown, upright))
             _keep(folder, train, model, variables, progress, step, row["validation_dice"])
         done = (progress.epoch - first_epoch) / (train.epochs - first_epoch)
         left = (time.monotonic() - started) * (1 / done - 1)
@@ -220,12 +221,10 @@ def _mean(dice):
     return float(np.nanmean(foreground)) if not np.isnan(foreground).all() else 0.0
 
 
-def _pictures(model, batches, upright):
-    images, labels = next(iter(batches.take(1)))
-    images, labels = images[:NUM_PICTURES], labels[:NUM_PICTURES].numpy()
+def _pictures(model, images, labels, upright):
     predictions = keras.ops.argmax(model(images, training=False), axis=-1)
     predictions = keras.ops.convert_to_numpy(predictions)
-    examples = zip(images.numpy(), labels, predictions, strict=True)
+    examples = zip(images.numpy(), labels.numpy(), predictions, strict=True)
     return [panel(*example, upright=upright) for example in examples]
 
 

@@ -81,7 +81,8 @@ def test_tensorboard_shows_scalars_and_pictures(finished):
     wanted = {"loss", "dice", "dice/disc", "learning_rate", "patches_per_second"}
     assert wanted | {"input_wait_share", "loss_per_step"} <= set(train_log.Tags()["tensors"])
     assert {"loss", "dice", "dice/disc"} <= set(held_out.Tags()["tensors"])
-    assert "image_truth_prediction/0" in held_out.Tags()["tensors"]
+    pictures = [tag for tag in held_out.Tags()["tensors"] if "image_truth" in tag]
+    assert pictures == [f"image_truth_prediction/{n}" for n in range(4)]
     assert len(train_log.Tensors("loss_per_step")) == 16
 
 
