@@ -41,9 +41,10 @@ def adam(learning_rate, **options):
     return keras.optimizers.Adam(learning_rate, **options)
 
 
-def adamw(learning_rate, **options):
+def adamw(learning_rate, *, weight_decay, **options):
     """Returns AdamW (Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101)."""
-    return keras.optimizers.AdamW(learning_rate, **options)
+    # Keras takes no None here, and decays by 0.004 where nothing is given.
+    return keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay or 0.0, **options)
 
 
 def sgd(learning_rate, **options):

@@ -132,8 +132,9 @@ def test_mixed_precision_is_exported_as_it_is(example, tmp_path):
     slices = network(keras.layers.Conv2D, (8, 8), filters=2, precision="mixed_bfloat16")
     predictor = Predictor(slices, PREPROCESS, (8, 8))
     path = export_saved_model(predictor, tmp_path, examples=[example], card=CARD)
-    graph = tf.saved_model.load(str(path)).signatures["mask"].graph.as_graph_def()
-    nodes = [n for f in graph.library.function for n in f.node_def if n.op == "Conv2D"]
+    graph = tf.saved_model.load(str(path)).signatures["mask"].graph
+    functions = graph.as_graph_def().library
+    nodes = [n for f in functions.function for n in f.node_def if n.op == "Conv2D"]
     assert {n.attr["T"].type for n in nodes} >= {tf.bfloat16.as_datatype_enum}
 
 

@@ -96,6 +96,17 @@ def test_a_fold_that_does_not_exist_is_refused(phantoms, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_the_fold_decides_on_what_is_validated(phantoms, tmp_path, capsys):
+    scores = []
+    for fold in (0, 1):
+        run = tmp_path / str(fold)
+        settings = ["train.epochs=1", f"data.fold={fold}"]
+        assert train.main(arguments(phantoms, run, settings=settings)) == 0
+        assert f"validating on fold{fold}" in capsys.readouterr().out
+        scores.append(history(run)[0]["validation_loss"])
+    assert scores[0] != scores[1]
+
+
 def test_a_corrupt_shard_is_named(phantoms, tmp_path, capsys):
     import shutil
 

@@ -113,6 +113,24 @@ def test_a_corrupt_newest_checkpoint_falls_back_to_the_one_before(task, tmp_path
     assert "after epoch 1 of 2" in lines[1]
 
 
+def test_checkpoints_come_every_so_many_epochs_and_the_newest_are_kept(task, tmp_path):
+    settings = {"epochs": 7, "steps_per_epoch": 1, "checkpoint_every": 2, "keep_checkpoints": 3}
+    train(task, tmp_path / "run", **settings)
+    names = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
+    # Every second epoch and the last one: 2, 4, 6, 7; the newest three are kept.
+    assert names == ["step-00000004", "step-00000006", "step-00000007"]
+
+
+def test_the_seed_decides_on_the_initial_weights(task, tmp_path):
+    losses = []
+    for number, seed in enumerate((1, 1, 2)):
+        folder = tmp_path / str(number)
+        train(task, folder, epochs=1, steps_per_epoch=1, seed=seed)
+        losses.append(history(folder)[0]["train_loss"])
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+
+
 def test_resuming_without_a_checkpoint_is_an_error(task, tmp_path):
     create_run(tmp_path / "run", task.config(), MANIFEST)
     with pytest.raises(DataError, match="nothing to resume"):
