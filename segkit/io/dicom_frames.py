@@ -4,6 +4,7 @@ Text of a data set never enters a message or note, since it may name the patient
 the text of pydicom's exceptions, which quotes values.
 """
 
+import contextlib
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -155,24 +156,20 @@ def load_pixels(path, numbers):
         return images, tuple(dict.fromkeys(notes))
 
 
-class _wrapped:  # noqa: N801
+@contextlib.contextmanager
+def _wrapped(path):
     """Turns any exception on a damaged file into a `DataError` and hides pydicom's warnings."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __enter__(self):
-        self.warnings = warnings.catch_warnings()
-        self.warnings.__enter__()
-        warnings.simplefilter("ignore")
-
-    def __exit__(self, kind, error, trace):
-        self.warnings.__exit__(kind, error, trace)
-        if isinstance(error, Exception) and not isinstance(error, SegkitError):
-            raise DataError(
-                f"{self.path} cannot be read as DICOM: the file is truncated, damaged or of an "
-                f"unsupported kind ({kind.__name__}). Export it again."
-            ) from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except SegkitError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{path} cannot be read as DICOM: the file is truncated, damaged or of an "
+            f"unsupported kind ({type(error).__name__}). Export it again."
+        ) from None
 
 
 def _parse(path, stop_before_pixels=False):
