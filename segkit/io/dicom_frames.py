@@ -22,6 +22,10 @@ MAX_INFLATED_RATIO = 100
 MAX_FRAMES = 2**16
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _NOT_IMAGES = {"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "SR", "PR", "KO", "REG", "ECG"}
+_DOUBT = (
+    "The pixel data do not quite fit the header (spare bytes, or another bit depth): compare the "
+    "images with those of a viewer."
+)
 # Attributes that tell apart images at one position: keyword -> functional group sequence.
 _VARIANTS = {
     "TemporalPositionIdentifier": "",
@@ -145,8 +149,11 @@ def load_pixels(path, numbers):
     path = Path(path)
     with _wrapped(path):
         dataset = _parse(path)
-        stored = _decoded(path, dataset)
-        notes, images = [], []
+        # The doubt is passed on; its text, which quotes values of the header, is not.
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            stored = _decoded(path, dataset)
+        notes, images = [_DOUBT] if caught else [], []
         for number in numbers:
             image, more = _values(path, dataset, number, stored[number])
             images.append(image)
@@ -158,7 +165,10 @@ def load_pixels(path, numbers):
 
 @contextlib.contextmanager
 def _wrapped(path):
-    """Turns any exception on a damaged file into a `DataError` and hides pydicom's warnings."""
+    """Turns any exception on a damaged file into a `DataError`.
+
+    pydicom's warnings are hidden, because they quote values of the header.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

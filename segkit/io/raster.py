@@ -37,7 +37,7 @@ def read_raster(path, *, label: bool = False):
         raise DataError(f"{path}: JPEG changes label values. Save labels as PNG, TIFF or NIfTI.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # about metadata, which is not read; errors are raised
             array, notes = (_read_tiff if is_tiff else _read_pillow)(path, label)
     except SegkitError:
         raise

@@ -12,6 +12,7 @@ from segkit.errors import DataError
 from segkit.io import read_image
 from segkit.io import read_label
 from segkit.io.dicom import read_series
+from segkit.io.dicom import write_series
 from segkit.volume import Volume
 
 
@@ -250,3 +251,14 @@ def test_a_cine_loop_without_positions_is_no_volume(series, edit):
     edit(series[1][0], NumberOfFrames=3, PixelData=bytes(3 * 12 * 8 * 2))
     with pytest.raises(DataError, match="not a volume: 0000.dcm has no valid ImagePosition"):
         read_image(series[1][0])
+
+
+def test_spare_bytes_after_the_pixels_are_pointed_out_without_header_text(tmp_path):
+    volume = Volume(np.arange(24, dtype=np.int16).reshape(2, 3, 4))
+    first, *_ = write_series(tmp_path / "series", volume)
+    dataset = pydicom.dcmread(first)
+    dataset.PixelData += bytes(8)
+    dataset.save_as(first)
+    read = read_series(tmp_path / "series")
+    np.testing.assert_array_equal(read.array, volume.array)
+    assert [note for note in read.notes if "do not quite fit the header" in note]
