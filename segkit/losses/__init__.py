@@ -21,8 +21,9 @@ def build_loss(name, **options):
         **options: Keyword-only arguments of the loss.
 
     Returns:
-        Function of integer labels `(batch, *spatial)` and logits `(batch, *spatial, classes)`
-        that returns float32 `(batch,)`.
+        Function of labels and logits `(batch, *spatial, classes)` that returns float32
+        `(batch,)`. Labels are integer class indices `(batch, *spatial)`, or soft: float class
+        probabilities `(batch, *spatial, classes)`.
 
     Raises:
         ConfigError: Unknown name or option, or a value of the wrong type.

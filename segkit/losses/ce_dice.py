@@ -21,7 +21,8 @@ def ce_dice(
     writes Dice as `-dice` instead of `1 - dice`, so `nnunet = 2 * ce_dice - 1`.
 
     Args:
-        y_true: Class indices, any integer dtype, shape `(batch, *spatial)`.
+        y_true: Class indices, any integer dtype, shape `(batch, *spatial)`; or soft labels, class
+            probabilities of any float dtype, shape `(batch, *spatial, classes)`.
         y_pred: Logits, shape `(batch, *spatial, classes)`.
         alpha: Weight of the cross-entropy, in [0, 1].
         squared: Use `squared_dice` in place of `dice`.

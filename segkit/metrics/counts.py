@@ -5,19 +5,21 @@ over batches and replicas, not from a mean of per-batch scores.
 """
 
 import numpy as np
+from keras import backend
 from keras import ops
 
 
 def class_counts(labels, logits, num_classes):
     """Counts true positives, false positives and false negatives of each class.
 
-    The prediction is the class with the largest logit, the lowest index on a tie. A label
-    outside `[0, num_classes)` belongs to no class: it only makes a false positive of the
-    prediction. Safe inside a function compiled by XLA. Counts are exact below 2**24 voxels per
-    class and call, where float32 stops holding every integer.
+    The prediction is the class with the largest logit, the lowest index on a tie, and so is the
+    truth of soft labels. A class index outside `[0, num_classes)` belongs to no class: it only
+    makes a false positive of the prediction. Safe inside a function compiled by XLA. Counts are
+    exact below 2**24 voxels per class and call, where float32 stops holding every integer.
 
     Args:
-        labels: Class indices, any integer dtype, shape `(batch, *spatial)`.
+        labels: Class indices, any integer dtype, shape `(batch, *spatial)`; or soft labels, class
+            probabilities, shape `(batch, *spatial, num_classes)`.
         logits: Shape `(batch, *spatial, num_classes)`; probabilities serve as well.
         num_classes: Number of classes, background included.
 
@@ -25,6 +27,8 @@ def class_counts(labels, logits, num_classes):
         float32 tensor of shape `(num_classes, 3)`: columns true positives, false positives,
         false negatives.
     """
+    if len(labels.shape) == len(logits.shape) and backend.is_float_dtype(labels.dtype):
+        labels = ops.argmax(labels, axis=-1)
     truth = _one_hot(labels, num_classes)
     guess = _one_hot(ops.argmax(logits, axis=-1), num_classes)
     hits = ops.sum(truth * guess, axis=0)

@@ -25,6 +25,14 @@ def _random(shape=(3, 4, 5), classes=3, seed=0):
     return rng.integers(0, classes, shape), rng.normal(size=(*shape, classes)).astype("float32")
 
 
+def _gradient(loss, y_true, logits):
+    logits = tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        value = loss(y_true, logits)
+    return tape.gradient(value, logits).numpy()
+
+
 def test_cross_entropy_matches_hand_computed_value():
     # -(ln .5 + ln .25) / 2 = (ln 2 + ln 4) / 2 = 1.5 ln 2.
     loss = cross_entropy(np.array([[1, 0]]), _logits_of([[0.5, 0.75]]))
@@ -91,6 +99,85 @@ def test_ce_dice_equals_nnunet():
     np.testing.assert_allclose(np.mean(ours), (nnunet + 1) / 2, rtol=1e-6)
 
 
+def test_soft_cross_entropy_matches_hand_computed_value():
+    # Voxel 1: -(.25 ln .5 + .75 ln .5) = ln 2; voxel 2: -(.5 ln .25 + .5 ln .75) = ln 4 - ln 3 / 2.
+    soft = np.array([[[0.25, 0.75], [0.5, 0.5]]], "float32")
+    loss = cross_entropy(soft, _logits_of([[0.5, 0.75]]))
+    np.testing.assert_allclose(loss, [(math.log(2) + math.log(4) - math.log(3) / 2) / 2], rtol=1e-6)
+
+
+def test_soft_dice_matches_hand_computed_value():
+    # Class 1: t = 1/2, 1 and p = 1/2, 1/2; overlap 3/4.
+    # Plain: 1 - (3/2) / (3/2 + 1) = 2/5; squared: 1 - (3/2) / (5/4 + 1/2) = 1/7.
+    soft = np.array([[[0.5, 0.5], [0.0, 1.0]]], "float32")
+    logits = _logits_of([[0.5, 0.5]])
+    np.testing.assert_allclose(dice(soft, logits), [2 / 5], atol=1e-5)
+    np.testing.assert_allclose(squared_dice(soft, logits), [1 / 7], atol=1e-5)
+    # Class 0: t = 1/2, 0; overlap 1/4; plain 1 - (1/2) / (3/2) = 2/3.
+    both = dice(soft, logits, include_background=True)
+    np.testing.assert_allclose(both, [(2 / 5 + 2 / 3) / 2], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_soft_labels_of_0_and_1_cost_what_indices_cost(name, dtype):
+    labels, logits = _random((3, 4, 5, 6), classes=4)
+    soft = np.eye(4, dtype=dtype)[labels]
+    loss = build_loss(name)
+    np.testing.assert_allclose(loss(soft, logits), loss(labels, logits), rtol=1e-6)
+    if name in ("dice", "squared_dice"):
+        np.testing.assert_array_equal(loss(soft, logits), loss(labels, logits))
+
+
+def test_cross_entropy_is_linear_in_soft_labels():
+    labels, logits = _random((2, 4, 5))
+    others, _ = _random((2, 4, 5), seed=1)
+    first, second = (np.eye(3, dtype="float32")[x] for x in (labels, others))
+    mixed = cross_entropy(0.3 * first + 0.7 * second, logits)
+    expected = 0.3 * cross_entropy(labels, logits) + 0.7 * cross_entropy(others, logits)
+    np.testing.assert_allclose(mixed, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "best"), [("cross_entropy", 0.6), ("squared_dice", 0.6), ("dice", 1)]
+)
+def test_what_prediction_suits_a_soft_label_best(name, best):
+    # One voxel that is foreground with probability 0.6; plain Dice wants it sure.
+    probs = np.linspace(0, 1, 51)
+    soft = np.tile(np.array([0.4, 0.6], "float32"), (51, 1, 1))
+    losses = build_loss(name)(soft, _logits_of(probs[:, None]))
+    np.testing.assert_allclose(probs[np.argmin(losses)], best)
+    if name == "squared_dice":
+        np.testing.assert_allclose(np.min(losses), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient_with_soft_labels_is_finite_and_that_of_the_indices(name):
+    labels, logits = _random((2, 4, 5))
+    logits *= 1e4  # probabilities of exactly 0
+    hard, soft = (
+        _gradient(build_loss(name), y_true, logits)
+        for y_true in (labels, np.eye(3, dtype="float32")[labels])
+    )
+    assert np.isfinite(soft).all()
+    np.testing.assert_allclose(soft, hard, atol=1e-6)
+
+
+def test_a_voxel_without_any_class_pulls_the_cross_entropy_nowhere():
+    nothing = np.zeros((2, 4, 5, 3), "float32")
+    assert not _gradient(cross_entropy, nothing, _random((2, 4, 5))[1]).any()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_soft_loss_is_the_same_compiled_and_with_unknown_sides(name):
+    _, logits = _random((2, 4, 6))
+    soft = np.random.default_rng(1).dirichlet((1, 1, 1), (2, 4, 6)).astype("float32")
+    loss = build_loss(name)
+    spec = [tf.TensorSpec((None, None, None, 3))] * 2
+    for compiled in (tf.function(loss, spec), tf.function(loss, jit_compile=True)):
+        np.testing.assert_allclose(compiled(soft, logits), loss(soft, logits), rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss_gives_one_float32_value_per_example(name):
     labels, logits = _random((3, 2, 4, 5))
@@ -120,11 +207,9 @@ def test_loss_is_the_same_compiled_and_with_unknown_sides(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradient_is_finite_where_the_foreground_is_absent(name):
-    logits = tf.constant(np.zeros((1, 4, 4, 2), "float32"))
-    with tf.GradientTape() as tape:
-        tape.watch(logits)
-        loss = build_loss(name)(np.zeros((1, 4, 4), int), logits)
-    assert np.isfinite(tape.gradient(loss, logits)).all()
+    logits = np.zeros((1, 4, 4, 2), "float32")
+    gradient = _gradient(build_loss(name), np.zeros((1, 4, 4), int), logits)
+    assert np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -145,6 +230,18 @@ def test_loss_refuses_labels_of_another_shape():
         dice(labels[..., None], logits)
     with pytest.raises(ShapeError, match=r"got \(2, 4, 4\)"):
         cross_entropy(labels[..., :4], logits)
+
+
+def test_loss_refuses_soft_labels_of_another_shape():
+    labels, logits = _random((2, 4, 5))
+    soft = np.eye(3, dtype="float32")[labels]
+    wanted = r"float class probabilities of shape \(2, 4, 5, 3\)"
+    for wrong in (soft[..., :2], soft[:, :3], soft[None]):
+        with pytest.raises(ShapeError, match=wanted + r".* got \(.*\) of float32"):
+            cross_entropy(wrong, logits)
+    # Integers are indices: an RGB mask of 3 classes is not taken for probabilities.
+    with pytest.raises(ShapeError, match="of uint8.*argmax of one-hot"):
+        dice(soft.astype("uint8"), logits)
 
 
 def test_loss_refuses_unknown_names_and_options():

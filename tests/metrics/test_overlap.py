@@ -108,6 +108,17 @@ def test_counts_ignore_labels_outside_the_classes():
     )
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_soft_labels_count_as_their_most_probable_class(dtype):
+    soft = (0.6 * np.eye(4)[LABELS] + 0.1).astype(dtype)
+    np.testing.assert_array_equal(class_counts(soft, LOGITS, 4), COUNTS)
+    compiled = tf.function(class_counts, jit_compile=True)
+    np.testing.assert_array_equal(compiled(soft, LOGITS, 4), COUNTS)
+    # A tie goes to the lowest index, as for predictions.
+    tie = np.array([[[0.0, 0.5, 0.5]]], dtype)
+    np.testing.assert_array_equal(class_counts(tie, np.eye(3)[[[1]]], 3)[1], [1, 0, 0])
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_metric_survives_its_config(name):
     config = keras.saving.serialize_keras_object(_metric(name))
