@@ -157,7 +157,7 @@ def _identity(file):
     """Returns StudyInstanceUID and PatientID, `""` when absent; neither may enter a message."""
     tags = ["StudyInstanceUID", "PatientID"]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's quote values of the header
+        warnings.simplefilter("ignore", UserWarning)  # pydicom's quote values of the header
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags, force=True)
         return tuple(str(header.get(tag) or "").strip() for tag in tags)
 

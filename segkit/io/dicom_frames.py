@@ -167,11 +167,12 @@ def load_pixels(path, numbers):
 def _wrapped(path):
     """Turns any exception on a damaged file into a `DataError`.
 
-    pydicom's warnings are hidden, because they quote values of the header.
+    pydicom's own warnings are hidden, because they quote values of the header: it is checked here
+    what is used of them, and doubts about pixels become a note. All other warnings are shown.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore", UserWarning)
             yield
     except SegkitError:
         raise

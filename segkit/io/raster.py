@@ -36,8 +36,8 @@ def read_raster(path, *, label: bool = False):
     if label and path.suffix.lower() in (".jpg", ".jpeg"):
         raise DataError(f"{path}: JPEG changes label values. Save labels as PNG, TIFF or NIfTI.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata, which is not read; errors are raised
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             array, notes = (_read_tiff if is_tiff else _read_pillow)(path, label)
     except SegkitError:
         raise
@@ -49,7 +49,8 @@ def read_raster(path, *, label: bool = False):
             f"({type(error).__name__}). Save it again as PNG or TIFF."
         ) from None
     array, more = as_labels(array, path) if label else finite(array, path)
-    return Volume(array, notes=notes + more)
+    doubts = dict.fromkeys(f"The decoder warns: {w.message}" for w in caught)
+    return Volume(array, notes=notes + more + tuple(doubts))
 
 
 def _read_pillow(path, label):
