@@ -22,6 +22,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["segkit*", "data_prep*"]),
+    package_data={"data_prep.augment": ["policies/*.yaml"]},
     install_requires=[
         "tensorflow>=2.20",
         "keras>=3.15.1",

@@ -2,26 +2,56 @@
 
 The stream is a pure function of the data set, the options and the seed: example `i` is always
 the same patch, whatever the parallelism, the number of replicas or the step a run resumes from.
-It runs in rounds of as many examples as there are records. In each round the records are
-shuffled anew; every `1 / foreground_fraction`-th example takes the next record that holds
-foreground and centres on a voxel of it, the others take the next record and any place in it.
+Patches are augmented here (`placement` input) or leave with a margin and the keys of their
+random numbers, to be augmented by `device_augmentation` inside the training step.
 """
 
-import contextlib
-from pathlib import Path
+import math
+import os
+from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
-from data_prep.augment import intensity
-from data_prep.augment import spatial
+from data_prep.augment.apply import Keys
+from data_prep.augment.apply import augment_batch
+from data_prep.augment.apply import augment_record
+from data_prep.augment.apply import mix
+from data_prep.augment.apply import reach
+from data_prep.augment.crop import crop
+from data_prep.augment.crop import random_start
+from data_prep.augment.policy import parse_policy
+from data_prep.augment.random import make_keys
+from data_prep.augment.random import uniform
+from data_prep.reader import OPEN_FILES
+from data_prep.reader import find_shards
+from data_prep.reader import is_forced
+from data_prep.reader import read_stream
 from data_prep.records import decode
-from data_prep.records import read_records
+from data_prep.service import made_by_service
 from segkit.errors import ConfigError
-from segkit.errors import DataError
-from segkit.errors import nearest
 
-_AUTOTUNE = tf.data.AUTOTUNE
+ORDERS = {"linear": 1, "cubic": 3}
+_PLACE = 1 << 31  # salt of a patch's place; the steps of a policy count from 0
+_ALLOCATED = 1.5  # measured: what TensorFlow allocates over what its tensors hold
+
+
+class Augmentation(NamedTuple):
+    """How the patches of a stream are changed.
+
+    Attributes:
+        policy: List of transforms, from `policy.read_policy`.
+        placement: `"input"` or `"device"`, see the module.
+        interpolation: Of the image, a key of `ORDERS`.
+    """
+
+    policy: list
+    placement: str = "input"
+    interpolation: str = "linear"
+
+    @property
+    def options(self):
+        """The keyword arguments that both placements share."""
+        return {"steps": parse_policy(self.policy), "order": ORDERS[self.interpolation]}
 
 
 def build_dataset(
@@ -36,8 +66,10 @@ def build_dataset(
     augment=None,
     start_index=0,
     batches=None,
-    memory_bytes=1 << 30,
-    num_parallel_calls=_AUTOTUNE,
+    memory_bytes=1 << 31,
+    num_parallel_calls=None,
+    deterministic=True,
+    service=None,
 ):
     """Builds the stream of patches of one or more splits.
 
@@ -52,175 +84,163 @@ def build_dataset(
         seed: Seed of order, patches and augmentation; an int of 0 or more.
         foreground_fraction: Share of examples centred on foreground, in [0, 1]: a class drawn
             from those that the record holds, then a voxel of that class.
-        augment: Object with the attributes of `segkit.config.AugmentConfig`, or `None`.
+        augment: `Augmentation`, or `None`.
         start_index: Number of examples to leave out at the start: resuming after `n` batches
             takes `n * batch_size`, and costs less than one round.
         batches: Number of batches after which the stream ends, the same ones in every
             iteration (validation); `None`: it never ends (training).
-        memory_bytes: Records are held in memory, and shuffled completely, when all of them
-            take at most this much; otherwise as many of them as fit are shuffled.
-        num_parallel_calls: Examples made at once.
+        memory_bytes: The stream never holds more: up to half for records, which are kept in
+            memory when they fit there and read again in each round otherwise, the rest for
+            patches in the making.
+        num_parallel_calls: Examples made at once; `None`: one per CPU core.
+        deterministic: Yield examples in order, or whichever is ready first.
+        service: Address of a `tf.data` service (`grpc://host:port`) whose workers make the
+            batches, each within `memory_bytes` of its own. The batches are the same, and each
+            is made once; their order depends on the workers.
 
     Returns:
         `tf.data.Dataset` of `(image, label)`: float32 `(batch, *patch_size, channels)` and
-        int32 `(batch, *patch_size)`, class indices. Its cardinality is exact.
+        int32 `(batch, *patch_size)`, class indices, or what mixing makes of them. With
+        placement `"device"`: the arguments of `device_augmentation`'s function. Its
+        cardinality is exact.
 
     Raises:
-        ConfigError: `patch_size` has neither 2 nor 3 entries.
-        DataError: The data set has no labels, no such split, or a shard is missing or cut off.
+        ConfigError: `patch_size` has neither 2 nor 3 entries, memory for one batch is lacking,
+            or nothing answers at the address `service`.
+        DataError: As `reader.find_shards`.
     """
     if len(patch_size) not in (2, 3):
         raise ConfigError(
             f"data.patch_size needs 2 or 3 entries, got {list(patch_size)}. Write [height, width] "
             "for slices or [depth, height, width] for volumes."
         )
-    shards = _shards(folder, manifest, splits)
-    count = sum(shard["records"] for shard in shards)
-    size = sum(shard["bytes"] for shard in shards)
-    records = _records([str(Path(folder) / shard["file"]) for shard in shards])
-    if size <= memory_bytes:
-        records = records.cache()
-        buffer = count + 1  # one more than there is: the cache is only kept once it saw the end
-    else:
-        buffer = max(1, count * memory_bytes // (2 * size))  # two buffers: see _one_round
-    channels = len(manifest["channels"])
-    patch = (1,) * (3 - len(patch_size)) + tuple(patch_size)
-
-    def example(index, serialized):
-        record = decode(serialized)
-        record["image"] = tf.ensure_shape(record["image"], (None, None, None, channels))
-        seeds = tf.random.experimental.stateless_split([seed, index], 3)
-        start = _draw_start(record, _is_forced(index, foreground_fraction), patch, seeds[0])
-        if augment is None:
-            image, label = spatial.crop(record, start, patch)
-        else:
-            image, label = spatial.random_patch(record, start, patch, seeds[1], augment)
-            image = intensity.random_intensity(image, seeds[2], augment)
-        if len(patch_size) == 2:
-            image, label = image[0], label[0]
-        return image, tf.cast(label, tf.int32)
-
-    rounds = tf.data.Dataset.range(start_index // count, np.iinfo(np.int64).max // count - 1)
-    dataset = rounds.flat_map(
-        lambda n: _one_round(records, count, buffer, n, seed, foreground_fraction)
+    shards = find_shards(folder, manifest, splits)
+    augment = augment or Augmentation([])
+    on_device = augment.placement == "device"
+    box = margin(augment, patch_size, manifest) if on_device else tuple(patch_size)
+    for_records, parallel, prefetch = _share_memory(
+        memory_bytes, box, batch_size, len(manifest["channels"]), shards, num_parallel_calls
     )
-    dataset = dataset.skip(start_index % count).enumerate(start_index)
-    dataset = dataset.map(example, num_parallel_calls, deterministic=True)
-    dataset = dataset.batch(batch_size, drop_remainder=True)
-    if batches is not None:
-        dataset = dataset.take(batches)
+    dataset = read_stream(
+        folder,
+        shards,
+        seed=seed,
+        foreground_fraction=foreground_fraction,
+        batch_size=batch_size,
+        start=start_index,
+        stop=None if batches is None else start_index + batches * batch_size,
+        memory_bytes=for_records,
+    )
+    make_example, make_batch = _makers(
+        manifest, patch_size, box, batch_size, seed, foreground_fraction, augment
+    )
+    dataset = dataset.map(make_example, parallel, deterministic=deterministic)
+    dataset = dataset.batch(batch_size, drop_remainder=True).map(make_batch)
+    if service is not None:
+        dataset = made_by_service(dataset, service, prefetch)
     total = tf.data.INFINITE_CARDINALITY if batches is None else batches
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(total)).prefetch(_AUTOTUNE)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(total)).prefetch(prefetch)
     options = tf.data.Options()
-    options.deterministic = True
+    options.deterministic = deterministic
+    # Fused with `batch`, `map` fills the batches in order, however it was asked.
+    options.experimental_optimization.map_and_batch_fusion = deterministic
+    options.autotune.enabled = False
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.with_options(options)
 
 
-@contextlib.contextmanager
-def reading_errors(folder, manifest):
-    """Turns TensorFlow's error about an unreadable record into one that names the shard.
-
-    Wrap the loop that consumes the data set: `with reading_errors(folder, manifest): fit(...)`.
+def device_augmentation(augment, patch_size, num_classes):
+    """Returns the function that augments a batch inside the training step.
 
     Args:
-        folder: Data set folder.
-        manifest: Its manifest, as a dict.
+        augment: `Augmentation`.
+        patch_size: As in `build_dataset`.
+        num_classes: Number of classes, background included.
 
-    Raises:
-        DataError: A shard is corrupt; names it and the record's index.
+    Returns:
+        Function from the elements of `build_dataset` with placement `"device"`, whole or a
+        replica's part of one, to `(image, label)`.
     """
-    try:
-        yield
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
-        for shard in manifest["shards"]:
-            for _ in read_records(Path(folder) / shard["file"]):
-                pass
-        raise
 
-
-def _shards(folder, manifest, splits):
-    """The manifest's entries of the shards to read, in a fixed order."""
-    if not manifest["classes"]:
-        raise DataError(
-            f"the data set {folder} has no labels. Prepare one that has, to train on it."
+    @tf.autograph.experimental.do_not_convert
+    def change(image, label, example_keys, batch_keys, spacing_mm):
+        return augment_batch(
+            image,
+            label,
+            Keys(example_keys, batch_keys),
+            patch=tuple(patch_size),
+            spacing_mm=spacing_mm,
+            num_classes=num_classes,
+            **augment.options,
         )
-    known = {shard["split"] for shard in manifest["shards"]}
-    for split in splits:
-        if split not in known:
-            raise DataError(
-                f"the data set {folder} has no records in split {split!r}. {nearest(split, known)}"
-            )
-    shards = [shard for shard in manifest["shards"] if shard["split"] in splits]
-    for shard in shards:
-        path = Path(folder) / shard["file"]
-        size = path.stat().st_size if path.is_file() else 0
-        if size != shard["bytes"]:
-            raise DataError(
-                f"{path}: the shard has {size} bytes, the manifest says {shard['bytes']}. "
-                "Restore the file or prepare the data again."
-            )
-    return sorted(shards, key=lambda shard: shard["file"])
+
+    return change
 
 
-def _records(files):
-    """Serialized records of all files, interleaved in a fixed order."""
-    return tf.data.Dataset.from_tensor_slices(files).interleave(
-        lambda file: tf.data.TFRecordDataset(file, buffer_size=1 << 20),
-        cycle_length=min(len(files), 16),
-        num_parallel_calls=_AUTOTUNE,
-        deterministic=True,
-    )
+def margin(augment, patch_size, manifest):
+    """Returns the sides of the box that leaves the stream with placement `"device"`.
+
+    It holds what 99 of 100 patches of the policy read; further out they read 0.
+    """
+    spacing = manifest["preprocess"]["spacing_mm"] or (1.0, 1.0, 1.0)
+    return reach(parse_policy(augment.policy), patch_size, spacing, share=0.99)
 
 
-def _one_round(records, count, buffer, number, seed, fraction):
-    """Serialized records of examples `number * count` up to `(number + 1) * count`."""
-    # `shuffle` mixes a global seed into its own; this fixes the one of this function's graph only.
-    tf.compat.v1.set_random_seed(1)
-    seeds = tf.random.stateless_uniform([2], [seed, number], 0, tf.int64.max, tf.int64)
-    anything, foreground = (
-        records.shuffle(buffer, seed=seeds[n], reshuffle_each_iteration=False) for n in (0, 1)
-    )
-    # Repeating records ends at once when none is left; any record serves where none has foreground.
-    foreground = foreground.filter(_has_foreground).repeat().concatenate(foreground)
-    forced = _is_forced(number * count + tf.range(count, dtype=tf.int64), fraction)
-    return tf.data.Dataset.choose_from_datasets(
-        [anything, foreground],
-        tf.data.Dataset.from_tensor_slices(tf.cast(forced, tf.int64)),
-        stop_on_empty_dataset=False,
-    )
+def _makers(manifest, patch_size, box, batch_size, seed, foreground_fraction, augment):
+    """The functions from a record to an example, and from a batch of those to what leaves."""
+    channels, num_classes = len(manifest["channels"]), len(manifest["classes"])
+    patch, box = ((1,) * (3 - len(sides)) + tuple(sides) for sides in (patch_size, box))
+    before = [(outer - inner) // 2 for outer, inner in zip(box, patch, strict=True)]
+    on_device = augment.placement == "device"
+    options = {**augment.options, "num_classes": num_classes}
+
+    def keys_of(index):
+        return Keys(make_keys(seed, index), make_keys(seed, -1 - index // batch_size))
+
+    @tf.autograph.experimental.do_not_convert
+    def make_example(index, serialized):
+        record = decode(serialized)
+        record["image"] = tf.ensure_shape(record["image"], (None, None, None, channels))
+        keys = keys_of(index[None])
+        draws = uniform(keys.example, _PLACE, 5)[0]
+        start = random_start(record, patch, is_forced(index, foreground_fraction), draws)
+        if options["steps"] and not on_device:
+            image, label = augment_record(record, start, patch, keys, **options)
+        else:
+            image, label = crop(record, start - before, box)
+        if len(patch_size) == 2:
+            image, label = image[0], label[0]
+        spacing = tf.cast(record["spacing_mm"], tf.float32)
+        return image, tf.cast(label, tf.int32), index, spacing
+
+    @tf.autograph.experimental.do_not_convert
+    def make_batch(image, label, index, spacing_mm):
+        keys = keys_of(index)
+        if on_device:
+            return image, label, keys.example, keys.batch, spacing_mm
+        return mix(image, label, keys, options["steps"], spacing_mm, num_classes)
+
+    return make_example, make_batch
 
 
-def _has_foreground(serialized):
-    features = {"foreground": tf.io.FixedLenFeature([], tf.string)}
-    return tf.strings.length(tf.io.parse_single_example(serialized, features)["foreground"]) > 0
-
-
-def _is_forced(index, fraction):
-    """Spreads the share evenly: of examples 0..n-1, floor(n * fraction) are forced."""
-    index = tf.cast(index, tf.float64)
-    return tf.floor((index + 1) * fraction) > tf.floor(index * fraction)
-
-
-def _draw_start(record, forced, patch, seed):
-    """Draws where the patch starts, int32 `(3,)`, so that it overhangs as little as it can."""
-    draws = tf.random.stateless_uniform([5], seed)
-    room = tf.shape(record["label"]) - patch
-    low = tf.where(room < 0, tf.math.floordiv(room, 2), 0)
-    high = tf.where(room < 0, -tf.math.floordiv(-room, 2), room)
-
-    def anywhere():
-        return low + tf.cast(tf.floor(draws[:3] * tf.cast(high - low + 1, tf.float32)), tf.int32)
-
-    def on_foreground():
-        table = record["foreground"]
-        kind = _pick(tf.unique(table[:, 0])[0], draws[3])
-        voxel = _pick(table[table[:, 0] == kind], draws[4])[1:]
-        return tf.clip_by_value(voxel - np.array(patch) // 2, low, high)
-
-    return tf.cond(forced & (tf.shape(record["foreground"])[0] > 0), on_foreground, anywhere)
-
-
-def _pick(rows, draw):
-    size = tf.cast(tf.shape(rows)[0], tf.float32)
-    return rows[tf.cast(tf.floor(draw * size), tf.int32)]
+def _share_memory(memory, box, batch_size, channels, shards, parallel):
+    """Bytes for records, the number of examples made at once and of batches kept ready."""
+    voxels = math.prod(box)
+    record = max(shard["bytes"] // shard["records"] for shard in shards)
+    records = sum(shard["bytes"] for shard in shards)
+    example = int(_ALLOCATED * (4 * record + voxels * (16 * channels + 32)))
+    batch = int(_ALLOCATED * batch_size * voxels * (4 * channels + 4))
+    reading = int(_ALLOCATED * 2 * min(OPEN_FILES, len(shards)) * record)
+    # Besides those kept ready: one being filled, one stacked, one mixed and one in use.
+    left = memory - min(records, memory // 2) - reading - 4 * batch
+    parallel = max(1, min(parallel or os.cpu_count(), (left - batch) // example))
+    prefetch = min(8, (left - parallel * example) // batch)
+    if prefetch < 1:
+        patches = reading + example + 5 * batch
+        least = -(-min(2 * patches, records + patches) >> 20)
+        raise ConfigError(
+            f"data.memory_mb is {memory >> 20}, but patches of {list(box)} in batches of "
+            f"{batch_size} need {least}. Set data.memory_mb={least}, or a smaller batch or patch."
+        )
+    # Records that come and go leave holes in the heap, as large as what is held of them.
+    return records if records <= memory // 2 else memory // 4, parallel, prefetch

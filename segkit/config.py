@@ -44,57 +44,47 @@ class DataConfig:
         patch_size: Patch side lengths in voxels: `[height, width]` draws slices,
             `[depth, height, width]` draws volumes.
         foreground_fraction: Share of training patches forced to be centred on foreground.
+        memory_mb: The input pipeline never holds more than this, in MiB, per data set.
+        deterministic: Yield training patches in a fixed order, or whichever is ready first.
+        service: Address of a `tf.data` service that makes the training patches
+            (`grpc://host:port`, see tools/serve_data.py), or `null`.
     """
 
     path: str | None = None
     fold: int = 0
     patch_size: list[int]
     foreground_fraction: float = 1 / 3
+    memory_mb: int = 2048
+    deterministic: bool = True
+    service: str | None = None
 
     def __post_init__(self):
         _require(len(self.patch_size) in (2, 3), "data.patch_size", self.patch_size, "2 or 3 sides")
         _require(min(self.patch_size) > 0, "data.patch_size", self.patch_size, "positive sides")
         _require_range("data.foreground_fraction", self.foreground_fraction, 0, 1)
         _require(self.fold >= 0, "data.fold", self.fold, "a fold number from 0")
+        _require(self.memory_mb > 0, "data.memory_mb", self.memory_mb, "above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Random changes of each training patch; zero strength is the identity.
+    """Random changes of each training patch.
 
     Attributes:
-        flip: Probability of mirroring each array axis, `(depth, height, width)`.
-        rotation_deg: Largest angle in degrees, either way, about each axis (in plane for slices).
-        rotation_probability: Share of patches that are rotated.
-        scaling: Range of the isotropic zoom factor; above 1 magnifies.
-        scaling_probability: Share of patches that are scaled.
-        brightness: Range of the factor on all intensities.
-        contrast: Range of the factor on the distance from the patch's mean intensity.
-        intensity_probability: Share of patches for brightness and for contrast, drawn apart.
+        policy: `none`, `light`, `nnunet` or `heavy`, the path of a YAML file with a list of
+            transforms, or the list itself, which is what a run folder's config holds.
+        placement: `input` changes patches in the input pipeline, on CPU cores; `device` in the
+            training step, on each replica's device. Both make the same patches.
+        interpolation: `linear` or `cubic`, of the image; labels take the nearest voxel.
     """
 
-    flip: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    rotation_deg: float = 0.0
-    rotation_probability: float = 0.2
-    scaling: list[float] = field(default_factory=lambda: [1.0, 1.0])
-    scaling_probability: float = 0.2
-    brightness: list[float] = field(default_factory=lambda: [1.0, 1.0])
-    contrast: list[float] = field(default_factory=lambda: [1.0, 1.0])
-    intensity_probability: float = 0.15
+    policy: str | list = "none"
+    placement: str = "input"
+    interpolation: str = "linear"
 
     def __post_init__(self):
-        _require(len(self.flip) == 3, "augment.flip", self.flip, "3 probabilities, one per axis")
-        for probability in self.flip:
-            _require_range("augment.flip", probability, 0, 1)
-        _require_range("augment.rotation_deg", self.rotation_deg, 0, 180)
-        for name in ("rotation", "scaling", "intensity"):
-            _require_range(
-                f"augment.{name}_probability", getattr(self, f"{name}_probability"), 0, 1
-            )
-        for name in ("scaling", "brightness", "contrast"):
-            value = getattr(self, name)
-            ordered = len(value) == 2 and 0 < value[0] <= value[1]
-            _require(ordered, f"augment.{name}", value, "[low, high] with 0 < low <= high")
+        _require_one_of("augment.placement", self.placement, PLACEMENTS)
+        _require_one_of("augment.interpolation", self.interpolation, INTERPOLATIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +169,8 @@ class Config:
         return {f.name: _section_dict(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
 
+PLACEMENTS = ("input", "device")
+INTERPOLATIONS = ("linear", "cubic")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 _SECTIONS = {
     "model": Component,

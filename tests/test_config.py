@@ -45,7 +45,9 @@ def test_overrides_win_over_the_file_and_later_ones_over_earlier(config_file):
 
 
 def test_saving_and_loading_gives_the_same_config(config_file, tmp_path):
-    config = load_config(config_file, ["augment.flip=[0.5, 0, 0]", "train.xla=off"], TABLES)
+    config = load_config(
+        config_file, ["augment.policy=[flip: {axes: [0.5, 0, 0]}]", "train.xla=off"], TABLES
+    )
     save_config(config, tmp_path / "copy.yaml")
     assert load_config(tmp_path / "copy.yaml", tables=TABLES) == config
 
@@ -67,8 +69,9 @@ def test_saving_and_loading_gives_the_same_config(config_file, tmp_path):
         ("data.patch_size=[8]", r"data.patch_size must be 2 or 3 sides, got \[8\]"),
         ("data.patch_size=[8, a]", r"data.patch_size must be list\[int\]"),
         ("data.foreground_fraction=2", r"must be between 0 and 1, got 2"),
-        ("augment.scaling=[1.4, 0.7]", r"augment.scaling must be \[low, high\]"),
-        ("augment.flip=[0.5]", r"augment.flip must be 3 probabilities"),
+        ("augment.placement=gpu", r"augment.placement cannot be 'gpu'.*device, input"),
+        ("augment.interpolation=cubik", r"Did you mean 'cubic'"),
+        ("data.memory_mb=0", r"data.memory_mb must be above 0"),
         ("inference.overlap=1", r"inference.overlap must be at least 0 and below 1"),
         ("train.epochs", r"--set takes section.key=value"),
         ("epochs=3", r"--set takes section.key=value"),

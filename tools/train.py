@@ -9,6 +9,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from data_prep.augment import MIXING
+from data_prep.augment.policy import parse_policy
+from data_prep.augment.policy import read_policy
 from segkit.config import load_config
 from segkit.errors import ConfigError
 from segkit.errors import exit_code
@@ -101,7 +104,8 @@ def read_config(args):
     config = load_config(path, overrides, {"model": MODELS, "loss": LOSSES})
     target(OPTIMIZERS, config.train.optimizer, "optimizer")
     target(SCHEDULES, config.train.schedule, "schedule")
-    return config
+    policy = read_policy(config.augment.policy)
+    return replace(config, augment=replace(config.augment, policy=policy))
 
 
 def check_fold(fold, manifest):
@@ -132,13 +136,27 @@ def check_patch(patch_size, manifest):
             )
 
 
+def check_pairs(policy, batch_size, replicas):
+    """Refuses shares of a batch in which mixing would pair patches otherwise than in the whole."""
+    mixing = [step.name for step in parse_policy(policy) if step.name in MIXING]
+    if mixing and batch_size % (2 * replicas):
+        raise ConfigError(
+            f"{mixing[0]} on devices mixes patches in pairs: train.batch_size must be a multiple "
+            f"of {2 * replicas} for {replicas} replicas, got {batch_size}. Change it, or set "
+            "augment.placement=input."
+        )
+
+
 def train(args, config, folder, data, manifest):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from segkit.training.devices import make_strategy
 
     strategy = make_strategy(args.devices)
+    from data_prep.augment.apply import check
+    from data_prep.pipeline import Augmentation
     from data_prep.pipeline import build_dataset
-    from data_prep.pipeline import reading_errors
+    from data_prep.pipeline import device_augmentation
+    from data_prep.reader import reading_errors
     from segkit.losses import build_loss
     from segkit.models import build_model
     from segkit.training.fit import fit
@@ -152,15 +170,30 @@ def train(args, config, folder, data, manifest):
         "batch_size": config.train.batch_size,
         "seed": config.train.seed,
         "foreground_fraction": config.data.foreground_fraction,
+        "memory_bytes": config.data.memory_mb << 20,
     }
+    augment = Augmentation(**vars(config.augment))
+    check(parse_policy(augment.policy), shape[:-1], shape[-1], num_classes)
+    on_device = augment.placement == "device"
+    if on_device:
+        check_pairs(augment.policy, config.train.batch_size, strategy.num_replicas_in_sync)
+    prepare = device_augmentation(augment, common["patch_size"], num_classes) if on_device else None
 
     def build():
         model = build_model(config.model.name, num_classes, shape, **config.model.options)
         return model, build_loss(config.loss.name, **config.loss.options)
 
     def train_batches(first_example):
-        augmented = {"augment": config.augment, "start_index": first_example}
-        return build_dataset(data, manifest, training, **augmented, **common)
+        return build_dataset(
+            data,
+            manifest,
+            training,
+            augment=augment,
+            start_index=first_example,
+            deterministic=config.data.deterministic,
+            service=config.data.service,
+            **common,
+        )
 
     held_out = build_dataset(
         data, manifest, (validation,), batches=config.train.validation_batches, **common
@@ -175,6 +208,7 @@ def train(args, config, folder, data, manifest):
             build,
             train_batches,
             held_out,
+            prepare=prepare,
             resume=args.resume,
         )
 

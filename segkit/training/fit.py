@@ -45,6 +45,7 @@ def fit(
     train_batches,
     validation_batches,
     *,
+    prepare=None,
     resume=False,
     report=tqdm.write,
 ):
@@ -62,8 +63,9 @@ def fit(
         strategy: From `make_strategy`.
         build: Function without arguments that returns `(model, loss)`; called in the scope.
         train_batches: Function `first_example -> tf.data.Dataset` of global batches
-            `(images, labels)`, endless.
-        validation_batches: Finite `tf.data.Dataset` of global batches.
+            `(images, labels)`, endless, or of what `prepare` takes.
+        validation_batches: Finite `tf.data.Dataset` of global batches `(images, labels)`.
+        prepare: As in `make_train_step`.
         resume: Go on from the newest checkpoint.
         report: Called with each line of progress.
 
@@ -91,7 +93,9 @@ def fit(
 
     shared = {"num_classes": len(class_names), "batch_size": train.batch_size}
     xla = _use_xla(train.xla)
-    train_step = make_train_step(strategy, model, loss, optimizer, xla=xla, **shared)
+    train_step = make_train_step(
+        strategy, model, loss, optimizer, xla=xla, prepare=prepare, **shared
+    )
     validation_step = make_validation_step(strategy, model, loss, **shared)
     stream = iter(strategy.experimental_distribute_dataset(train_batches(step * train.batch_size)))
     held_out = strategy.experimental_distribute_dataset(validation_batches)

@@ -23,15 +23,18 @@ def panel(image, truth, prediction, *, upright=False, opacity=0.5):
 
     Args:
         image: float array `([depth,] height, width, channels)`; the first channel is shown.
-        truth: Class indices `([depth,] height, width)`; of a volume, the slice with the most
+        truth: Class indices `([depth,] height, width)`, or soft labels with a last axis of
+            classes, shown by the most probable one; of a volume, the slice with the most
             foreground is shown.
-        prediction: Class indices, same shape as `truth`.
+        prediction: Class indices `([depth,] height, width)`.
         upright: Keep the first row on top; otherwise rows are turned so that anterior is up.
         opacity: Opacity of the class colours, in [0, 1].
 
     Returns:
         uint8 array `(height, 3 * width, 3)`.
     """
+    if truth.ndim > prediction.ndim:
+        truth = truth.argmax(axis=-1)
     if truth.ndim == 3:
         depth = int((truth > 0).sum(axis=(1, 2)).argmax())
         image, truth, prediction = image[depth], truth[depth], prediction[depth]

@@ -10,7 +10,9 @@ import tensorflow as tf
 from segkit.metrics.counts import class_counts
 
 
-def make_train_step(strategy, model, loss, optimizer, *, num_classes, batch_size, xla):
+def make_train_step(
+    strategy, model, loss, optimizer, *, num_classes, batch_size, xla, prepare=None
+):
     """Returns a compiled function that trains on one global batch.
 
     Args:
@@ -21,16 +23,22 @@ def make_train_step(strategy, model, loss, optimizer, *, num_classes, batch_size
         num_classes: Number of classes, background included.
         batch_size: Size of the global batch.
         xla: Compile forward, loss and backward with XLA.
+        prepare: Function from a replica's part of a batch to `(images, labels)`, run and
+            compiled with the rest (augmentation); `None`: the batch is that already.
 
     Returns:
-        Function `(images, labels) -> dict` of float32 tensors: `loss` (mean over the global
-        batch), `gradient_norm` (before clipping), `counts` `(num_classes, 3)`: true positives,
+        Function `*batch -> dict` of float32 tensors: `loss` (mean over the global batch),
+        `gradient_norm` (before clipping), `counts` `(num_classes, 3)`: true positives,
         false positives and false negatives over the global batch.
     """
     variables = model.trainable_variables
     weights = [v.value for v in variables]
+    share = batch_size // strategy.num_replicas_in_sync
 
-    def forward_backward(images, labels, loss_scale):
+    def forward_backward(batch, loss_scale):
+        # `tf.distribute` forgets the batch's size where it splits a batch.
+        batch = [tf.ensure_shape(part, (share, *part.shape[1:])) for part in batch]
+        images, labels = prepare(*batch) if prepare else batch
         with tf.GradientTape() as tape:
             logits = model(images, training=True)
             batch_loss = tf.reduce_sum(loss(labels, logits)) / batch_size
@@ -40,9 +48,9 @@ def make_train_step(strategy, model, loss, optimizer, *, num_classes, batch_size
 
     compiled = tf.function(forward_backward, jit_compile=True) if xla else forward_backward
 
-    def replica_step(images, labels):
+    def replica_step(*batch):
         scale = _loss_scale(optimizer)
-        gradients, batch_loss, counts = compiled(images, labels, scale)
+        gradients, batch_loss, counts = compiled(batch, scale)
         context = tf.distribute.get_replica_context()
         gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         norm = tf.linalg.global_norm([tf.cast(g, tf.float32) for g in gradients]) / scale
@@ -51,8 +59,8 @@ def make_train_step(strategy, model, loss, optimizer, *, num_classes, batch_size
         return {"loss": batch_loss, "counts": counts, "gradient_norm": norm}
 
     @tf.function
-    def step(images, labels):
-        results = strategy.run(replica_step, args=(images, labels))
+    def step(*batch):
+        results = strategy.run(replica_step, args=batch)
         norm = strategy.experimental_local_results(results["gradient_norm"])[0]
         return {**_summed(strategy, results, ("loss", "counts")), "gradient_norm": norm}
 

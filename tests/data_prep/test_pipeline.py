@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -10,14 +11,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from data_prep import pipeline
+from data_prep.pipeline import Augmentation
 from data_prep.pipeline import build_dataset
-from data_prep.pipeline import reading_errors
+from data_prep.reader import reading_errors
 from data_prep.records import Chunk
+from data_prep.records import decode
 from data_prep.records import encode
 from data_prep.records import write_records
-from segkit.config import AugmentConfig
 from segkit.errors import ConfigError
 from segkit.errors import DataError
+
+AUGMENT = Augmentation(
+    [{"flip": {}}, {"rotation": {"probability": 0.5}}, {"brightness": {"factor": [0.5, 2.0]}}]
+)
 
 
 def make_chunk(case, label, image=None):
@@ -89,7 +96,7 @@ def test_batches_have_the_stated_types_and_endless_cardinality(tmp_path):
 def test_image_and_label_of_a_patch_belong_together(tmp_path):
     index = np.arange(6 * 7 * 8).reshape(6, 7, 8)
     manifest = write_folder(tmp_path, {"fold0": [[make_chunk("a", index % 3)]]})
-    augment = AugmentConfig(flip=[0.5, 0.5, 0.5])
+    augment = Augmentation([{"flip": {}}])
     for image, label in stream(tmp_path, manifest, 40, patch_size=(4, 4, 9), augment=augment):
         # Padding is index 0, whose label is 0 % 3 = 0 too.
         np.testing.assert_array_equal(label, np.rint(image[..., 0]).astype(int) % 3)
@@ -190,25 +197,23 @@ def test_a_patch_of_two_sides_draws_slices(tmp_path):
         assert image.max() == pytest.approx(3, abs=1e-4)
 
 
-@pytest.mark.parametrize("memory", [1 << 30, 0])
+@pytest.mark.parametrize("memory", [1 << 30, 40000])  # 40000: 5 of 24 records are shuffled
 def test_a_resumed_stream_goes_on_exactly_where_it_stopped(tmp_path, memory):
-    manifest = write_folder(tmp_path, numbered(5))
-    augment = AugmentConfig(flip=[0.5] * 3, brightness=[0.5, 2.0], intensity_probability=0.5)
-    options = {"augment": augment, "memory_bytes": memory}
-    whole = stream(tmp_path, manifest, 20, **options)
-    for start in (5, 12):  # where a round ends, and within one
-        rest = stream(tmp_path, manifest, 20 - start, start_index=start, **options)
+    manifest = write_folder(tmp_path, numbered(24))
+    options = {"augment": AUGMENT, "memory_bytes": memory}
+    whole = stream(tmp_path, manifest, 45, **options)
+    for start in (24, 33):  # where a round ends, and within one
+        rest = stream(tmp_path, manifest, 45 - start, start_index=start, **options)
         assert_same(rest, whole[start:])
 
 
 def test_the_stream_depends_on_the_seed_and_on_nothing_else(tmp_path):
     manifest = write_folder(tmp_path, numbered(9))
-    augment = AugmentConfig(flip=[0.5] * 3, brightness=[0.5, 2.0], intensity_probability=0.5)
-    options = {"augment": augment, "memory_bytes": 1 << 30}
+    options = {"augment": AUGMENT, "memory_bytes": 1 << 30}
     one = stream(tmp_path, manifest, 40, **options)
     assert_same(one, stream(tmp_path, manifest, 40, num_parallel_calls=1, **options))
     batched = build_dataset(
-        tmp_path, manifest, ("fold0",), patch_size=(2, 2, 2), batch_size=4, seed=3, augment=augment
+        tmp_path, manifest, ("fold0",), patch_size=(2, 2, 2), batch_size=4, seed=3, augment=AUGMENT
     )
     images = np.concatenate([i for i, _ in batched.take(10).as_numpy_iterator()])
     np.testing.assert_array_equal(images, [i for i, _ in one])
@@ -220,6 +225,31 @@ def test_the_stream_depends_on_the_seed_and_on_nothing_else(tmp_path):
         tf.random.set_seed(None)
     other = stream(tmp_path, manifest, 40, **(options | {"seed": 4}))
     assert any((a[0] != b[0]).any() for a, b in zip(one, other, strict=True))
+
+
+def test_fast_mode_lets_quick_examples_overtake_and_loses_none(tmp_path, monkeypatch):
+    def wait(seconds):
+        time.sleep(float(seconds))
+        return seconds
+
+    def slow_on_case_3(serialized):
+        record = decode(serialized)
+        seconds = tf.where(record["case_id"] == "c3", 0.5, 0.0)
+        (waited,) = tf.numpy_function(wait, [seconds], [tf.float32])
+        with tf.control_dependencies([waited]):
+            return record | {"image": tf.identity(record["image"])}
+
+    monkeypatch.setattr(pipeline, "decode", slow_on_case_3)
+    manifest = write_folder(tmp_path, numbered(9))
+    options = {"batches": 9, "foreground_fraction": 0, "num_parallel_calls": 4}
+
+    def order(deterministic):
+        found = stream(tmp_path, manifest, 9, deterministic=deterministic, **options)
+        return [round(float(image.max())) for image, _ in found]
+
+    slow, fast = order(deterministic=True), order(deterministic=False)
+    assert sorted(fast) == sorted(slow) == list(range(9))
+    assert fast.index(3) > slow.index(3)
 
 
 def test_validation_is_finite_and_the_same_in_every_pass(tmp_path):

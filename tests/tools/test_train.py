@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow  # noqa: F401 - seen by conftest, which then gives it two devices
+import yaml
 
 from data_prep.convert import Options
 from data_prep.convert import convert
@@ -74,6 +76,8 @@ def test_training_writes_a_run_scores_it_and_says_what_to_do_next(phantoms, tmp_
         (["--model", "unet", "--set", "train.epohcs=1"], "Did you mean 'epochs'"),
         (["--model", "unet", "--set", "train.optimizer=admw"], "Did you mean 'adamw'"),
         (["--model", "unet", "--set", "train.schedule=polly"], "Did you mean 'poly'"),
+        (["--model", "unet", "--set", "augment.policy=nnunett"], "Did you mean 'nnunet'"),
+        (["--model", "unet", "--set", "augment.policy=[rotate: {}]"], "Did you mean 'rotation'"),
         (["--config", "nowhere.yaml"], "no config file nowhere.yaml"),
         (["--model", "unet", "--data", "nowhere"], "nowhere"),
         (["--model", "unet", "--resume", "--runs", "nowhere"], "nothing to resume"),
@@ -105,6 +109,85 @@ def test_the_fold_decides_on_what_is_validated(phantoms, tmp_path, capsys):
         assert f"validating on fold{fold}" in capsys.readouterr().out
         scores.append(history(run)[0]["validation_loss"])
     assert scores[0] != scores[1]
+
+
+MIXED = """
+- multi_scale: {scales: [0.8, 1.2]}
+- rotation: {probability: 0.5}
+- elastic: {probability: 0.5}
+- gaussian_noise: {probability: 0.5}
+- mixup: {probability: 0.5}
+- copy_paste: {probability: 0.5, classes: [1, 2]}
+"""
+
+
+@pytest.mark.slow
+def test_both_placements_on_one_and_two_replicas_train_alike(phantoms, tmp_path):
+    policy = tmp_path / "mixed.yaml"
+    policy.write_text(MIXED)
+    losses = {}
+    for placement, devices, xla in (
+        ("input", "cpu:1", "off"),
+        ("input", "cpu:2", "off"),
+        ("device", "cpu:1", "on"),
+        ("device", "cpu:2", "off"),
+    ):
+        run = tmp_path / f"{placement}-{devices[-1]}"
+        settings = [
+            "train.epochs=2",
+            f"augment.policy={policy}",
+            f"augment.placement={placement}",
+            f"train.xla={xla}",
+        ]
+        argv = arguments(phantoms, run, "--devices", devices, settings=settings)
+        subprocess.run(command(*argv), check=True, cwd=tmp_path, capture_output=True)
+        losses[run.name] = [float(row["train_loss"]) for row in history(run)]
+    for name, found in losses.items():
+        np.testing.assert_allclose(found, losses["input-1"], rtol=1e-5, err_msg=name)
+    plain = tmp_path / "plain"
+    settings = ["train.epochs=2", "augment.policy=none"]
+    assert train.main(arguments(phantoms, plain, "--devices", "cpu:1", settings=settings)) == 0
+    assert abs(float(history(plain)[0]["train_loss"]) / losses["input-1"][0] - 1) > 2e-3
+
+
+def test_a_run_keeps_its_policy_and_not_the_name_of_a_file(phantoms, tmp_path):
+    policy = tmp_path / "mine.yaml"
+    policy.write_text("- flip: {axes: [0.0, 0.5, 0.5]}\n")
+    settings = ["train.epochs=1", f"augment.policy={policy}"]
+    assert train.main(arguments(phantoms, tmp_path / "run", settings=settings)) == 0
+    policy.unlink()
+    found = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert found["augment"]["policy"] == [{"flip": {"axes": [0.0, 0.5, 0.5]}}]
+
+
+def test_mixing_on_devices_needs_whole_pairs_per_replica(phantoms, tmp_path, capsys):
+    settings = [
+        "train.epochs=1",
+        "train.batch_size=6",
+        "augment.policy=[cutmix: {}]",
+        "augment.placement=device",
+    ]
+    argv = arguments(phantoms, tmp_path / "run", "--devices", "cpu:2", settings=settings)
+    assert train.main(argv) == 2
+    assert "train.batch_size must be a multiple of 4 for 2 replicas" in capsys.readouterr().err
+
+
+def test_an_option_out_of_range_leaves_no_run(phantoms, tmp_path, capsys):
+    for policy, message in (
+        ("[gamma: {gamma: [-1.0, 2.0]}]", "augment.gamma.gamma must be"),
+        ("[hue: {}]", "3 channels"),
+        ("[elastic: {}, elastic: {control_points: 9}]", "same number of control points"),
+    ):
+        settings = ["train.epochs=1", f"augment.policy={policy}"]
+        assert train.main(arguments(phantoms, tmp_path / "run", settings=settings)) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+
+def test_too_little_memory_for_one_batch_says_how_much_is_needed(phantoms, tmp_path, capsys):
+    settings = ["train.epochs=1", "data.memory_mb=1"]
+    assert train.main(arguments(phantoms, tmp_path / "run", settings=settings)) == 2
+    assert "Set data.memory_mb=" in capsys.readouterr().err
 
 
 def test_a_corrupt_shard_is_named(phantoms, tmp_path, capsys):

@@ -26,6 +26,13 @@ def test_slices_are_turned_so_that_anterior_is_up():
     np.testing.assert_array_equal(panel(image, labels, labels, upright=True)[::-1, 0, 0], rows)
 
 
+def test_soft_labels_are_shown_by_their_most_probable_class():
+    truth = np.array([[0, 1, 2], [2, 1, 0]])
+    soft = 0.6 * np.eye(3)[truth] + 0.4 / 3
+    image = np.zeros((2, 3, 1))
+    np.testing.assert_array_equal(panel(image, soft, truth), panel(image, truth, truth))
+
+
 def test_of_a_volume_the_slice_with_the_most_foreground_is_shown():
     truth = np.zeros((3, 4, 4), int)
     truth[1, :2], truth[2, :3] = 1, 1
