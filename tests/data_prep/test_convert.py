@@ -165,14 +165,16 @@ def test_a_complete_data_set_is_left_as_it_is(task, tmp_path):
     assert before == {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
 
 
-def test_a_conversion_killed_midway_goes_on_and_gives_the_same_bytes(task, tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_conversion_killed_midway_goes_on_and_gives_the_same_bytes(task, tmp_path, workers):
     out = tmp_path / "out"
-    command = [sys.executable, "-c", SCRIPT, str(task), str(out), "3", "2"]
+    command = [sys.executable, "-c", SCRIPT, str(task), str(out), "3", str(workers)]
     # The pipe closes when the last worker has ended: none may outlive the killed parent.
     killed = subprocess.run(command, check=False, stdout=subprocess.PIPE, timeout=60)
     assert killed.returncode == -signal.SIGKILL
     kept = {p.name: p.stat().st_mtime_ns for p in out.glob("*.tfrecord")}
-    assert 3 <= len(kept) <= 5  # two workers may each have ended one more
+    # Two workers go on until the parent sees the third shard: how far is up to the scheduler.
+    assert len(kept) == 3 if workers == 1 else len(kept) >= 3
     with pytest.raises(DataError, match="unfinished. Run the same"):
         load_manifest(out)
     (out / ".fold0-00000-of-00002.tfrecord.123.tmp").write_bytes(b"left behind")
