@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     ("segkit.errors",),
     ("segkit.tables",),
-    ("segkit.config", "segkit.volume"),
+    ("segkit.config", "segkit.volume", "segkit.hashing"),
     ("segkit.layers", "segkit.losses", "segkit.metrics", "segkit.io"),
     ("segkit.models",),
     ("segkit.training", "segkit.inference", "segkit.export", "data_prep"),

@@ -1,11 +1,7 @@
 """Stateless random numbers that are the same in eager code, graphs, XLA and `tf.data`.
 
 `tf.random.stateless_*` gives one stream from its kernels and another one under XLA, so the
-numbers come from integer operations here: pcg4d, a hash of four 32-bit words.
-
-Reference:
-    Jarzynski and Olano, "Hash Functions for GPU Rendering", JCGT 9(3), 2020,
-    https://jcgt.org/published/0009/03/02/ (pcg4d).
+numbers come from integer operations: `segkit.hashing.pcg4d`, a hash of four 32-bit words.
 """
 
 import math
@@ -13,17 +9,9 @@ import math
 import tensorflow as tf
 
 from segkit.errors import ConfigError
+from segkit.hashing import pcg4d
 
 _UNIT = 2.0**-24
-
-
-def pcg4d(*words):
-    """Hashes four uint32 tensors that broadcast to one shape; returns four of that shape."""
-    factor, addend = tf.constant(1664525, tf.uint32), tf.constant(1013904223, tf.uint32)
-    x, y, z, w = _stir(*(word * factor + addend for word in words))
-    shift = tf.constant(16, tf.uint32)
-    fold = (tf.bitwise.bitwise_xor(v, tf.bitwise.right_shift(v, shift)) for v in (x, y, z, w))
-    return _stir(*fold)
 
 
 def make_keys(seed, index):
@@ -39,7 +27,7 @@ def make_keys(seed, index):
     index = tf.cast(index, tf.int64)
     seed = tf.broadcast_to(tf.cast(seed, tf.int64), tf.shape(index))
     seed, index = tf.bitcast(seed, tf.uint32), tf.bitcast(index, tf.uint32)
-    words = pcg4d(index[..., 0], index[..., 1], seed[..., 0], seed[..., 1])
+    words = pcg4d(tf.bitwise, index[..., 0], index[..., 1], seed[..., 0], seed[..., 1])
     return tf.stack(words[:2], axis=-1)
 
 
@@ -143,19 +131,11 @@ class Draws:
         return tf.reshape(self._numbers[:, start : self._used], (self.batch, *shape))
 
 
-def _stir(x, y, z, w):
-    x = x + y * w
-    y = y + z * x
-    z = z + x * y
-    w = w + y * z
-    return x, y, z, w
-
-
 def _units(keys, salt, count):
     """Four float32 tensors of `ceil(count / 4)` numbers per key and salt, uniform in [0, 1)."""
     salt = tf.constant(salt, tf.uint32)
     counter = tf.cast(tf.range(-(-count // 4)), tf.uint32)
     keys = tf.reshape(keys, (-1, *[1] * salt.shape.rank, 2))
-    words = pcg4d(counter, salt[..., None], keys[..., :1], keys[..., 1:])
+    words = pcg4d(tf.bitwise, counter, salt[..., None], keys[..., :1], keys[..., 1:])
     top = (tf.bitwise.right_shift(word, tf.constant(8, tf.uint32)) for word in words)
     return [tf.cast(tf.cast(word, tf.int32), tf.float32) * _UNIT for word in top]

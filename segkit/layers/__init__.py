@@ -4,7 +4,10 @@ from segkit.tables import load
 
 LAYERS = {
     "instance_normalization": "segkit.layers.instance_norm:InstanceNormalization",
+    "batch_normalization": "segkit.layers.batch_norm:BatchNormalization",
     "bilinear": "segkit.layers.bilinear:Bilinear",
+    "dropout": "segkit.layers.dropout:Dropout",
+    "stochastic_depth": "segkit.layers.stochastic_depth:StochasticDepth",
 }
 
 for _name in LAYERS:

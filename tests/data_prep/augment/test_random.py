@@ -53,16 +53,6 @@ def correlation(a, b):
     return np.corrcoef(np.ravel(a), np.ravel(b))[0, 1]
 
 
-def test_pcg4d_agrees_with_the_slow_version():
-    rng = np.random.default_rng(0)
-    words = np.concatenate(
-        [rng.integers(0, WORD, (100, 4)), np.zeros((1, 4), int), np.full((1, 4), WORD - 1)]
-    )
-    found = random.pcg4d(*(tf.constant(column, tf.uint32) for column in words.T))
-    expected = [slow_pcg4d(*map(int, row)) for row in words]
-    np.testing.assert_array_equal(np.stack(found, axis=1), expected)
-
-
 @pytest.mark.parametrize("index", [*LARGE, -1, -(2**33) - 1])
 @pytest.mark.parametrize("seed", [0, 1, 2**32 + 1, 2**63 - 1])
 def test_uniform_numbers_agree_with_the_slow_version(seed, index):
