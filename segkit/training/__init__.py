@@ -11,3 +11,8 @@ SCHEDULES = {
     "cosine": "segkit.training.schedules:cosine",
     "poly": "segkit.training.schedules:poly",
 }
+
+AVERAGES = {
+    "ema": "segkit.training.averaging:ema",
+    "swa": "segkit.training.averaging:swa",
+}

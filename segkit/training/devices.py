@@ -1,5 +1,7 @@
 """Which devices a run uses: `--devices` to a `tf.distribute.Strategy`."""
 
+import json
+import os
 import re
 
 import tensorflow as tf
@@ -12,13 +14,17 @@ def make_strategy(devices="auto"):
 
     Args:
         devices: `"auto"` (all GPUs, else one CPU), `"cpu"`, `"gpu"` (all), or with a number of
-            replicas: `"cpu:2"` makes two logical CPU devices, `"gpu:4"` takes four GPUs.
+            replicas: `"cpu:2"` makes two logical CPU devices, `"gpu:4"` takes four GPUs. Where
+            the environment variable `TF_CONFIG` names several workers, each process has the
+            GPUs or the CPU of its machine, so no number can be given.
 
     Returns:
-        The default strategy for one device, `MirroredStrategy` for several.
+        The default strategy for one device, `MirroredStrategy` for several,
+        `MultiWorkerMirroredStrategy` for several workers.
 
     Raises:
-        ConfigError: Malformed text, more GPUs than there are, or devices already in use.
+        ConfigError: Malformed text, more GPUs than there are, devices already in use, or a
+            `TF_CONFIG` that cannot be read.
     """
     match = re.fullmatch(r"(auto|cpu|gpu)(?::([1-9]\d*))?", devices)
     if not match or devices.startswith("auto:"):
@@ -27,11 +33,50 @@ def make_strategy(devices="auto"):
     gpus = tf.config.list_physical_devices("GPU")
     if kind == "auto":
         kind = "gpu" if gpus else "cpu"
+    if number_of_workers() > 1:
+        return _workers(kind, count, gpus)
     if kind == "cpu":
         return _cpu_strategy(count or 1, hide_gpus=bool(gpus))
     if len(gpus) < max(count, 1):
         raise ConfigError(f"--devices {devices}: this machine shows {len(gpus)} GPU(s). Try cpu.")
     return _mirrored([f"GPU:{n}" for n in range(count or len(gpus))])
+
+
+def number_of_workers():
+    """Returns how many workers `TF_CONFIG` names; 1 where it is not set."""
+    text = os.environ.get("TF_CONFIG", "")
+    if not text:
+        return 1
+    try:
+        cluster = json.loads(text)["cluster"]
+        return sum(len(cluster.get(kind, ())) for kind in ("chief", "worker"))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ConfigError(
+            'TF_CONFIG must be JSON such as {"cluster": {"worker": ["host1:5000", "host2:5000"]}, '
+            f'"task": {{"type": "worker", "index": 0}}}}, got {text!r}.'
+        ) from None
+
+
+def is_chief(strategy):
+    """Returns whether this process writes the run folder: the first of several workers does."""
+    resolver = getattr(strategy, "cluster_resolver", None)
+    return resolver is None or resolver.task_type == "chief" or resolver.task_id == 0
+
+
+def make_deterministic():
+    """Makes all further TensorFlow operations of the process give the same bits in every run."""
+    tf.config.experimental.enable_op_determinism()
+
+
+def _workers(kind, count, gpus):
+    if count:
+        raise ConfigError(
+            f"--devices {kind}:{count} with several workers in TF_CONFIG: each takes the devices "
+            f"of its machine. Use {kind}."
+        )
+    if kind == "cpu" and gpus:
+        tf.config.set_visible_devices([], "GPU")
+    return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def _cpu_strategy(count, hide_gpus):

@@ -1,39 +1,50 @@
-"""The training loop: epochs, validation, best model, checkpoints, early stopping."""
+"""The training loop: epochs, validation, best model, checkpoints, stopping and going on."""
 
-import contextlib
 import math
 import time
-from dataclasses import asdict
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from segkit.errors import ConfigError
 from segkit.errors import writing
-from segkit.metrics.counts import dice_from_counts
-from segkit.training.checkpoint import restore_newest
+from segkit.training.checkpoint import checkpoint_path
+from segkit.training.checkpoint import is_whole
+from segkit.training.checkpoint import load_checkpoint
+from segkit.training.checkpoint import newest_whole
 from segkit.training.checkpoint import save_checkpoint
+from segkit.training.devices import is_chief
+from segkit.training.interrupt import stop_requests
+from segkit.training.learner import build_learner
+from segkit.training.learner import distribute
+from segkit.training.learner import make_steps
 from segkit.training.monitor import Monitor
-from segkit.training.optimizers import build_optimizer
+from segkit.training.nonfinite import check_finite
 from segkit.training.overlay import panel
+from segkit.training.progress import EpochResults
+from segkit.training.progress import Progress
 from segkit.training.run import create_run
-from segkit.training.step import make_train_step
-from segkit.training.step import make_validation_step
+from segkit.training.step import full_resolution
 
 NUM_PICTURES = 4
 
 
-@dataclass
-class Progress:
-    """How far a run has come; a checkpoint keeps it beside the variables."""
+class Batches(NamedTuple):
+    """Where batches come from; a part is (number of this worker, number of workers).
 
-    epoch: int = 0
-    best_dice: float = -1.0
-    best_epoch: int = 0
+    Attributes:
+        train: Function `(first_example, part) -> tf.data.Dataset`, endless, of a worker's share
+            of the global batches `(images, labels)`, or of what `prepare` takes.
+        validation: Function `part -> tf.data.Dataset`, finite, of `(images, labels)`.
+        inspect: Function `first_example -> (cases, images, labels)` of one global batch, case ids
+            and NumPy arrays, to name what a loss was not finite on.
+    """
+
+    train: object
+    validation: object
+    inspect: object
 
 
 def fit(
@@ -42,8 +53,7 @@ def fit(
     manifest,
     strategy,
     build,
-    train_batches,
-    validation_batches,
+    batches,
     *,
     prepare=None,
     resume=False,
@@ -51,206 +61,232 @@ def fit(
 ):
     """Trains a model in a run folder, and keeps the best one there as `model.keras`.
 
-    The folder is made once the model is built, so a setting that does not fit leaves none. Best
-    is the highest mean foreground Dice over the validation patches, which are the same after
-    every epoch.
+    The folder is made once model and data are at hand, so a setting that does not fit leaves
+    none. Best is the highest mean foreground Dice over the validation patches, which are the
+    same after every epoch. SIGTERM, Ctrl-C or a file `STOP` in the folder end the run after the
+    step at hand, with a checkpoint.
 
     Args:
         folder: Run folder; made unless `resume`.
         config: A `Config`.
         manifest: Manifest of the data set: its classes are scored by name, and photographs (no
             spacing) are drawn with the first row on top, slices with anterior up.
-        strategy: From `make_strategy`.
+        strategy: From `make_strategy`. Of several workers, the first one writes.
         build: Function without arguments that returns `(model, loss)`; called in the scope.
-        train_batches: Function `first_example -> tf.data.Dataset` of global batches
-            `(images, labels)`, endless, or of what `prepare` takes.
-        validation_batches: Finite `tf.data.Dataset` of global batches `(images, labels)`.
+        batches: `Batches`.
         prepare: As in `make_train_step`.
         resume: Go on from the newest checkpoint.
         report: Called with each line of progress.
 
     Returns:
-        `Progress` after the last epoch.
+        `Progress` at the end; its `stopped` says what ended it early.
 
     Raises:
         ConfigError: If the batch does not divide by the replicas, the folder holds a run
             already, or the loss is not finite.
         DataError: If there is nothing to resume, or the disk is full.
     """
-    train, folder = config.train, Path(folder)
-    class_names = [entry["name"] for entry in manifest["classes"]]
-    upright = manifest["preprocess"]["spacing_mm"] is None
-    _check_batch(train.batch_size, strategy.num_replicas_in_sync)
-    model, loss, optimizer = _build(train, strategy, build)
-    variables = _named_variables(model, optimizer)
-    step, progress = 0, Progress()
-    if resume:
-        step, saved = restore_newest(folder / "checkpoints", variables, warn=report)
-        progress = Progress(**saved)
-        report(f"Resumed {folder} after epoch {progress.epoch} of {train.epochs}.")
-    else:
-        create_run(folder, config, manifest)
-
-    shared = {"num_classes": len(class_names), "batch_size": train.batch_size}
-    xla = _use_xla(train.xla)
-    train_step = make_train_step(
-        strategy, model, loss, optimizer, xla=xla, prepare=prepare, **shared
-    )
-    validation_step = make_validation_step(strategy, model, loss, **shared)
-    stream = iter(strategy.experimental_distribute_dataset(train_batches(step * train.batch_size)))
-    held_out = strategy.experimental_distribute_dataset(validation_batches)
-    shown = next(iter(validation_batches.unbatch().batch(NUM_PICTURES)))
-    monitor = Monitor(folder, class_names, resume_at=progress.epoch)
-    started, first_epoch = time.monotonic(), progress.epoch
-
-    while progress.epoch < train.epochs and not _stalled(progress, train.early_stopping):
-        label = f"epoch {progress.epoch + 1}/{train.epochs}"
-        trained, losses, train_dice = _train_epoch(train_step, stream, train, label)
-        scores, dice = _validate(validation_step, held_out)
-        progress.epoch += 1
-        row = {"epoch": progress.epoch, **trained, **scores}
-        row["learning_rate"] = float(optimizer.learning_rate)
-        with writing(folder, "Free some space, then repeat the command with --resume."):
-            monitor.steps(step + 1, losses)
-            step += train.steps_per_epoch
-            monitor.epoch(step, row, {"train": train_dice, "validation": dice})
-            monitor.images(step, _pictures(model, *shown, upright))
-            _keep(folder, train, model, variables, progress, step, row["validation_dice"])
-        done = (progress.epoch - first_epoch) / (train.epochs - first_epoch)
-        left = (time.monotonic() - started) * (1 / done - 1)
-        report(_line(label, row, dice, class_names, left))
-
-    if progress.epoch < train.epochs:
-        report(f"Stopped early: no better Dice for {train.early_stopping} epochs.")
-    return progress
+    loop = _Loop(folder, config, manifest, strategy, build, batches, prepare, report)
+    loop.start(resume)
+    with stop_requests(loop.folder) as requests:
+        while not loop.finished:
+            loop.train_epoch(requests)
+            if loop.epoch_is_whole:
+                loop.end_epoch()
+            loop.keep()
+    loop.end()
+    return loop.progress
 
 
-def _build(train, strategy, build):
-    with _precision(train.precision), strategy.scope():
-        keras.utils.set_random_seed(train.seed)
-        model, loss = build()
-        optimizer = build_optimizer(train, num_replicas=strategy.num_replicas_in_sync)
-        optimizer.build(model.trainable_variables)
-    return model, loss, optimizer
+class _Loop:
+    """One run: its parts, and what happens in an epoch."""
 
-
-def _keep(folder, train, model, variables, progress, step, dice):
-    """Saves the model if it is the best so far, and a checkpoint if one is due."""
-    if dice > progress.best_dice:
-        progress.best_dice, progress.best_epoch = dice, progress.epoch
-        _save_model(model, folder / "model.keras")
-    last = progress.epoch == train.epochs or _stalled(progress, train.early_stopping)
-    if last or progress.epoch % train.checkpoint_every == 0:
-        keep = train.keep_checkpoints
-        save_checkpoint(folder / "checkpoints", step, variables, asdict(progress), keep=keep)
-
-
-def _check_batch(batch_size, replicas):
-    if batch_size % replicas:
-        below = batch_size - batch_size % replicas
-        raise ConfigError(
-            f"train.batch_size {batch_size} does not divide by {replicas} replicas. "
-            f"Use {below or replicas} or {below + replicas}."
+    def __init__(self, folder, config, manifest, strategy, build, batches, prepare, report):
+        self.folder, self.config, self.manifest = Path(folder), config, manifest
+        self.train, self.batches, self.report = config.train, batches, report
+        self.strategy, self.chief = strategy, is_chief(strategy)
+        self.class_names = [entry["name"] for entry in manifest["classes"]]
+        self.learner = build_learner(self.train, strategy, build)
+        self.train_step, self.validation_step = make_steps(
+            self.learner, self.train, strategy, len(self.class_names), prepare
         )
+        self.progress = Progress()
 
+    @property
+    def finished(self):
+        """Whether all epochs are done, or something ends the run before."""
+        progress = self.progress
+        return bool(progress.stopped) or progress.epoch >= self.train.epochs or self.stalled
 
-@contextlib.contextmanager
-def _precision(policy):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
+    @property
+    def stalled(self):
+        """Whether early stopping ends the run."""
+        waited = self.progress.epoch - self.progress.best_epoch
+        return 0 < self.train.early_stopping <= waited
 
+    @property
+    def epoch_is_whole(self):
+        """Whether the steps of the epoch at hand are done."""
+        return len(self.progress.results.losses) == self.train.steps_per_epoch
 
-def _use_xla(setting):
-    return bool(tf.config.list_logical_devices("GPU")) if setting == "auto" else setting
+    def start(self, resume):
+        """Makes or reads the run folder, and opens the streams of data."""
+        if resume:
+            self._restore()
+        size, first = self.train.batch_size, self.progress.step * self.train.batch_size
+        train, validation = self.batches.train, self.batches.validation
+        stream = distribute(self.strategy, size, lambda part: train(first, part))
+        self.held_out = distribute(self.strategy, size, validation)
+        self.stream = iter(stream)
+        if self.chief:
+            self.shown = next(iter(validation((0, 1)).unbatch().batch(NUM_PICTURES)))
+            if not resume:
+                create_run(self.folder, self.config, self.manifest)
+            names, epoch = self.class_names, self.progress.epoch
+            self.monitor = Monitor(self.folder, names, self.train, resume_at=epoch)
+        self.started, self.first_step = time.monotonic(), self.progress.step
 
+    def train_epoch(self, requests):
+        """Does the steps of the epoch at hand that are left, or as many as it may.
 
-def _named_variables(model, optimizer):
-    """Variables by a name that the next process gives them too.
+        The loop reads the results of a step while the next one runs, so that a GPU need not wait.
+        """
+        results, pending = self.progress.results, None
+        label = f"epoch {self.progress.epoch + 1}/{self.train.epochs}"
+        done, total = len(results.losses), self.train.steps_per_epoch
+        with tqdm(total=total, initial=done, desc=label, leave=False, disable=None) as bar:
+            while done < total:
+                result = self._one_step(requests)
+                done += 1
+                go_on = pending is None or self._add(pending, requests)
+                pending = result
+                bar.update()
+                if not go_on:
+                    break
+            if pending is not None:
+                self._add(pending, requests)
+        folder = self.folder if self.chief else None
+        check_finite(self.progress, self.train.batch_size, self.batches.inspect, folder)
 
-    The first part of an optimizer variable's path counts the optimizers of the process.
-    """
-    named = {f"model/{n:04d}/{v.path}": v for n, v in enumerate(model.variables)}
-    for n, v in enumerate(optimizer.variables):
-        named[f"optimizer/{n:04d}/{v.path.partition('/')[2]}"] = v
-    return named
+    def end_epoch(self):
+        """Validates, records, and begins the next epoch."""
+        train, progress = self.progress.results, self.progress
+        with self.learner.averaged():
+            validation = EpochResults()
+            for batch in self.held_out:
+                validation.add(self.validation_step(batch))
+            pictures = self._pictures() if self.chief else []
+        row = {"epoch": progress.epoch + 1, **train.row("train"), **validation.row("validation")}
+        row |= train.speed(self.train.batch_size)
+        progress.scores.append(row["validation_dice"])
+        progress.results = EpochResults()
+        if self.chief:
+            with writing(self.folder, "Free some space, then repeat the command with --resume."):
+                self.monitor.epoch(progress.step, row, train, validation, self.learner.model)
+                self.monitor.images(progress.step, pictures)
+        self.report(self._line(row, validation.dice()))
 
+    def keep(self):
+        """Writes a checkpoint where one is due, and the model if it is the best so far."""
+        progress, train = self.progress, self.train
+        between = bool(progress.results.losses)
+        best = not between and progress.best_epoch == progress.epoch
+        due = not between and progress.epoch % train.checkpoint_every == 0
+        if not self.chief or not (best or due or self.finished):
+            return
+        with writing(self.folder, "Free some space, then repeat the command with --resume."):
+            save_checkpoint(
+                self.folder / "checkpoints",
+                progress.step,
+                self.learner.variables,
+                progress.to_json(),
+                keep=train.keep_checkpoints,
+                best=progress.best_epoch * train.steps_per_epoch,
+            )
+            if best:
+                self._save_best()
 
-def _stalled(progress, patience):
-    return patience > 0 and progress.epoch - progress.best_epoch >= patience
+    def end(self):
+        """Says why the run ended, and closes its records."""
+        progress, train = self.progress, self.train
+        if self.chief:
+            if train.hparams and not progress.stopped:
+                self.monitor.hparams(self.config.flat(), progress.best_dice)
+            self.monitor.close()
+        if progress.stopped:
+            self.report(f"Stopped by {progress.stopped} after step {progress.step}.")
+        elif progress.epoch < train.epochs:
+            self.report(f"Stopped early: no better Dice for {train.early_stopping} epochs.")
 
+    def _restore(self):
+        folder, variables = self.folder / "checkpoints", self.learner.variables
+        newest = newest_whole(folder, warn=self.report)
+        progress = Progress.from_json(load_checkpoint(newest, variables))
+        best = checkpoint_path(folder, progress.best_epoch * self.train.steps_per_epoch)
+        if self.chief and is_whole(best):
+            # What came after the newest checkpoint may have left another model than the best.
+            load_checkpoint(best, variables)
+            self._save_best()
+            load_checkpoint(newest, variables)
+        self.progress = progress
+        within = f", step {progress.step}" if progress.results.losses else ""
+        epochs = f"epoch {progress.epoch} of {self.train.epochs}"
+        self.report(f"Resumed {self.folder} after {epochs}{within}.")
 
-def _train_epoch(train_step, stream, train, label):
-    """Runs one epoch; returns its row, the loss of each step and the Dice per class."""
-    results, waited, started = [], 0.0, time.monotonic()
-    with tqdm(total=train.steps_per_epoch, desc=label, leave=False, disable=None) as bar:
-        for _ in range(train.steps_per_epoch):
-            before = time.monotonic()
-            batch = next(stream)
-            waited += time.monotonic() - before
-            results.append(train_step(*batch))
-            bar.update()
-    losses = np.array([float(r["loss"]) for r in results])
-    seconds = time.monotonic() - started
-    if not np.isfinite(losses).all():
-        bad = int(np.flatnonzero(~np.isfinite(losses))[0]) + 1
-        raise ConfigError(
-            f"the loss became {losses[bad - 1]} in {label}, step {bad}. Lower "
-            "train.learning_rate or train.clip_norm; earlier checkpoints are kept."
+    def _one_step(self, requests):
+        results, progress, learner = self.progress.results, self.progress, self.learner
+        before = time.monotonic()
+        batch = next(self.stream)
+        results.waited += time.monotonic() - before
+        rate = learner.schedule(progress.step, progress.scores)
+        learner.optimizer.learning_rate = rate
+        results.learning_rates.append(rate)
+        first = tf.constant(progress.step * self.train.batch_size, tf.int64)
+        if self.chief:
+            self.monitor.before_step(progress.step)
+        result = self.train_step(batch, first, tf.constant(float(requests.asked())))
+        progress.step += 1
+        if learner.average:
+            learner.average.update(progress.step)
+        results.seconds += time.monotonic() - before
+        return result
+
+    def _add(self, result, requests):
+        """Adds a step's results, waiting for them; returns whether to go on."""
+        results = self.progress.results
+        before = time.monotonic()
+        results.add(result)
+        results.seconds += time.monotonic() - before
+        if float(result["stop"]):
+            self.progress.stopped = requests.reason or "another worker"
+        return not self.progress.stopped and math.isfinite(results.losses[-1])
+
+    def _save_best(self):
+        with self.learner.averaged():
+            self.learner.save_model(self.folder / "model.keras")
+
+    def _pictures(self):
+        images, labels = self.shown
+        logits = full_resolution(self.learner.model(images, training=False))
+        predictions = keras.ops.convert_to_numpy(keras.ops.argmax(logits, axis=-1))
+        upright = self.manifest["preprocess"]["spacing_mm"] is None
+        examples = zip(images.numpy(), labels.numpy(), predictions, strict=True)
+        return [panel(*example, upright=upright) for example in examples]
+
+    def _line(self, row, dice):
+        """One line about an epoch, with the time that is left."""
+        classes = ", ".join(
+            f"{name} {value:.3f}"
+            for name, value in zip(self.class_names[1:], dice[1:], strict=True)
+            if not math.isnan(value)
         )
-    dice = dice_from_counts(sum(r["counts"].numpy() for r in results))
-    row = {
-        "train_loss": float(losses.mean()),
-        "train_dice": _mean(dice),
-        "gradient_norm": float(np.mean([float(r["gradient_norm"]) for r in results])),
-        "patches_per_second": train.steps_per_epoch * train.batch_size / seconds,
-        "input_wait_share": waited / seconds,
-    }
-    return row, losses, dice
-
-
-def _validate(validation_step, batches):
-    results = [validation_step(*batch) for batch in batches]
-    dice = dice_from_counts(sum(r["counts"].numpy() for r in results))
-    loss = float(np.mean([float(r["loss"]) for r in results]))
-    return {"validation_loss": loss, "validation_dice": _mean(dice)}, dice
-
-
-def _mean(dice):
-    """Mean over the foreground classes that occurred; 0 when none did."""
-    foreground = np.asarray(dice)[1:]
-    return float(np.nanmean(foreground)) if not np.isnan(foreground).all() else 0.0
-
-
-def _pictures(model, images, labels, upright):
-    predictions = keras.ops.argmax(model(images, training=False), axis=-1)
-    predictions = keras.ops.convert_to_numpy(predictions)
-    examples = zip(images.numpy(), labels.numpy(), predictions, strict=True)
-    return [panel(*example, upright=upright) for example in examples]
-
-
-def _save_model(model, path):
-    temporary = path.with_name(".model.tmp.keras")
-    try:
-        model.save(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _line(label, row, dice, class_names, seconds_left):
-    classes = ", ".join(
-        f"{name} {value:.3f}"
-        for name, value in zip(class_names[1:], dice[1:], strict=True)
-        if not math.isnan(value)
-    )
-    minutes, seconds = divmod(round(seconds_left), 60)
-    return (
-        f"{label}  loss {row['train_loss']:.4f}  val loss {row['validation_loss']:.4f}  "
-        f"val Dice {row['validation_dice']:.4f} ({classes})  "
-        f"{row['patches_per_second']:.1f} patches/s  wait {row['input_wait_share']:.0%}  "
-        f"ETA {minutes}:{seconds:02d}"
-    )
+        total = self.train.epochs * self.train.steps_per_epoch
+        per_step = (time.monotonic() - self.started) / (self.progress.step - self.first_step)
+        minutes, seconds = divmod(round(per_step * (total - self.progress.step)), 60)
+        return (
+            f"epoch {row['epoch']}/{self.train.epochs}  loss {row['train_loss']:.4f}  "
+            f"val loss {row['validation_loss']:.4f}  "
+            f"val Dice {row['validation_dice']:.4f} ({classes})  "
+            f"{row['patches_per_second']:.1f} patches/s  wait {row['input_wait_share']:.0%}  "
+            f"ETA {minutes}:{seconds:02d}"
+        )

@@ -1,68 +1,145 @@
 """One optimizer step over all replicas, and one validation step.
 
-Forward, loss and backward run per replica and, with XLA, are compiled per replica; gradients
-are reduced and applied outside the compiled part, because Keras 3 cannot compile a step that
-holds a collective on CPUs. The mean over the *global* batch is taken here and nowhere else.
+Forward, loss and backward run per replica and, with XLA, are compiled per replica. What they find
+is summed over accumulation steps and replicas, all in one reduction, and applied outside of the
+compiled part, because TensorFlow cannot compile a collective on CPUs. The mean over the *global*
+batch is taken here and nowhere else.
 """
+
+from typing import NamedTuple
 
 import tensorflow as tf
 
+from segkit.hashing import pcg4d
+from segkit.layers.step_context import step_context
 from segkit.metrics.counts import class_counts
+from segkit.training.penalties import penalty_gradients
+
+_LAYERS = 0x6C617965  # tells the keys of layers from those of augmentation, of the same example
+
+
+class Found(NamedTuple):
+    """What forward and backward find, as sums over the examples of the global batch.
+
+    Attributes:
+        gradients: Of the scaled loss, one per trainable variable.
+        terms: Dict term of the loss -> float32 scalar, divided by the batch size.
+        counts: float32, shape `(num_classes, 3)`, see `segkit.metrics.counts`.
+        updates: Dict path of a variable -> value, divided by the number of parts of the batch.
+    """
+
+    gradients: list
+    terms: dict
+    counts: object
+    updates: dict
 
 
 def make_train_step(
-    strategy, model, loss, optimizer, *, num_classes, batch_size, xla, prepare=None
+    strategy,
+    model,
+    loss,
+    optimizer,
+    *,
+    num_classes,
+    batch_size,
+    xla,
+    seed,
+    accumulation_steps=1,
+    l1=0.0,
+    l2=0.0,
+    prepare=None,
 ):
     """Returns a compiled function that trains on one global batch.
 
     Args:
         strategy: A `tf.distribute.Strategy` in whose scope model and optimizer were built.
-        model: `keras.Model` from images to logits.
-        loss: Function `(labels, logits) -> (batch,)` float32.
+        model: `keras.Model` from images to logits, or to a dict of them, full resolution first.
+        loss: From `segkit.losses.build_loss`.
         optimizer: From `build_optimizer`, already built on the model's trainable variables.
         num_classes: Number of classes, background included.
         batch_size: Size of the global batch.
-        xla: Compile forward, loss and backward with XLA.
-        prepare: Function from a replica's part of a batch to `(images, labels)`, run and
-            compiled with the rest (augmentation); `None`: the batch is that already.
+        xla: Compile forward, loss and backward with XLA; `"step"`: the whole step, optimizer and
+            reduction included, which needs GPUs or a single replica.
+        seed: Seed of the random numbers of layers.
+        accumulation_steps: Number of parts that each replica's share is cut into, one after the
+            other, to save memory.
+        l1: Weight of the sum of absolute kernel weights, added to the loss.
+        l2: Weight of the sum of squared kernel weights, added to the loss.
+        prepare: Function from a part of a batch to `(images, labels)`, run and compiled with the
+            rest (augmentation); `None`: the batch is that already.
 
     Returns:
-        Function `*batch -> dict` of float32 tensors: `loss` (mean over the global batch),
-        `gradient_norm` (before clipping), `counts` `(num_classes, 3)`: true positives,
-        false positives and false negatives over the global batch.
+        Function `(batch, first_example, stop) -> dict` of float32 tensors, with `batch` the share
+        of each replica, `first_example` the number of the global batch's first example in the
+        stream (int64) and `stop` whether this worker was asked to stop (float32, 0 or 1):
+        `terms` (dict, the terms of the loss, means over the global batch), `loss` (their sum),
+        `gradient_norm` (before clipping), `counts` `(num_classes, 3)` (true positives, false
+        positives and false negatives over the global batch), `stop` (workers asked to stop).
     """
+    replicas = strategy.num_replicas_in_sync
+    share = batch_size // replicas
+    part = share // accumulation_steps
     variables = model.trainable_variables
     weights = [v.value for v in variables]
-    share = batch_size // strategy.num_replicas_in_sync
+    running = {v.path: v for v in model.non_trainable_variables}
 
-    def forward_backward(batch, loss_scale):
-        # `tf.distribute` forgets the batch's size where it splits a batch.
-        batch = [tf.ensure_shape(part, (share, *part.shape[1:])) for part in batch]
+    def forward_backward(batch, keys, loss_scale):
+        batch = [tf.ensure_shape(x, (part, *x.shape[1:])) for x in batch]
         images, labels = prepare(*batch) if prepare else batch
-        with tf.GradientTape() as tape:
+        with step_context(keys) as context, tf.GradientTape() as tape:
             logits = model(images, training=True)
-            batch_loss = tf.reduce_sum(loss(labels, logits)) / batch_size
-            scaled = batch_loss * loss_scale
-        counts = class_counts(labels, logits, num_classes)
-        return tape.gradient(scaled, weights), batch_loss, counts
+            terms = _terms(loss, labels, logits, batch_size)
+            scaled = sum(terms.values()) * loss_scale
+        gradients = tape.gradient(scaled, weights)
+        counts = class_counts(labels, full_resolution(logits), num_classes)
+        parts = replicas * accumulation_steps
+        updates = {path: value / parts for path, value in context.updates.items()}
+        return Found(gradients, terms, counts, updates)
 
-    compiled = tf.function(forward_backward, jit_compile=True) if xla else forward_backward
+    compiled = tf.function(forward_backward, jit_compile=xla is True, autograph=False)
 
-    def replica_step(*batch):
-        scale = _loss_scale(optimizer)
-        gradients, batch_loss, counts = compiled(batch, scale)
+    def accumulated(batch, keys, loss_scale):
+        cut = [tf.reshape(x, (accumulation_steps, part, *x.shape[1:])) for x in (*batch, keys)]
+
+        def one(n):
+            *batch, keys = (x[n] for x in cut)
+            return compiled(batch, keys, loss_scale)
+
+        def add(n, total):
+            return n + 1, tf.nest.map_structure(tf.add, total, one(n))
+
+        total = one(0)
+        if accumulation_steps > 1:
+            _, total = tf.while_loop(
+                lambda n, _: n < accumulation_steps, add, (1, total), parallel_iterations=1
+            )
+        return total
+
+    def replica_step(batch, first_example, stop):
         context = tf.distribute.get_replica_context()
-        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        norm = tf.linalg.global_norm([tf.cast(g, tf.float32) for g in gradients]) / scale
-        shares = [g / strategy.num_replicas_in_sync for g in gradients]
-        optimizer.apply(shares, variables)
-        return {"loss": batch_loss, "counts": counts, "gradient_norm": norm}
+        first = first_example + share * tf.cast(context.replica_id_in_sync_group, tf.int64)
+        scale = _loss_scale(optimizer)
+        local = accumulated(batch, _keys(seed, first + tf.range(share, dtype=tf.int64)), scale)
+        found, stops = _summed((local, stop))
+        gradients = found.gradients
+        if l1 or l2:
+            extra = penalty_gradients(variables, l1=l1, l2=l2)
+            gradients = [g + scale * e for g, e in zip(gradients, extra, strict=True)]
+        norm = tf.linalg.global_norm(gradients) / scale
+        optimizer.apply([g / replicas for g in gradients], variables)
+        for path, value in found.updates.items():
+            old = running[path]
+            old.assign(tf.where(tf.reduce_all(tf.math.is_finite(value)), value, old))
+        loss_sum = sum(found.terms.values())
+        results = {"loss": loss_sum, "terms": found.terms, "counts": found.counts}
+        return {**results, "gradient_norm": norm, "stop": stops}
 
-    @tf.function
-    def step(*batch):
-        results = strategy.run(replica_step, args=batch)
-        norm = strategy.experimental_local_results(results["gradient_norm"])[0]
-        return {**_summed(strategy, results, ("loss", "counts")), "gradient_norm": norm}
+    if xla == "step":
+        replica_step = tf.function(replica_step, jit_compile=True, autograph=False)
+
+    @tf.function(autograph=False)
+    def step(batch, first_example, stop):
+        return _first(strategy, strategy.run(replica_step, args=(batch, first_example, stop)))
 
     return step
 
@@ -78,23 +155,53 @@ def make_validation_step(strategy, model, loss, *, num_classes, batch_size):
         batch_size: As in `make_train_step`.
 
     Returns:
-        Function `(images, labels) -> dict` with `loss` and `counts` as in `make_train_step`.
+        Function `batch -> dict` with `loss`, `terms` and `counts` as in `make_train_step`;
+        `batch` is `(images, labels)`.
     """
 
-    def replica_step(images, labels):
+    def replica_step(batch):
+        images, labels = batch
         logits = model(images, training=False)
-        batch_loss = tf.reduce_sum(loss(labels, logits)) / batch_size
-        return {"loss": batch_loss, "counts": class_counts(labels, logits, num_classes)}
+        terms = _terms(loss, labels, logits, batch_size)
+        counts = class_counts(labels, full_resolution(logits), num_classes)
+        terms, counts = _summed((terms, counts))
+        return {"loss": sum(terms.values()), "terms": terms, "counts": counts}
 
-    @tf.function
-    def step(images, labels):
-        return _summed(strategy, strategy.run(replica_step, args=(images, labels)))
+    @tf.function(autograph=False)
+    def step(batch):
+        return _first(strategy, strategy.run(replica_step, args=(batch,)))
 
     return step
 
 
-def _summed(strategy, results, keys=("loss", "counts")):
-    return {k: strategy.reduce(tf.distribute.ReduceOp.SUM, results[k], axis=None) for k in keys}
+def full_resolution(logits):
+    """Returns the logits at full resolution of a network that may have several outputs."""
+    return next(iter(logits.values())) if isinstance(logits, dict) else logits
+
+
+def _terms(loss, labels, logits, batch_size):
+    terms = loss.parts(labels, logits)
+    return {name: tf.reduce_sum(values) / batch_size for name, values in terms.items()}
+
+
+def _summed(tensors):
+    """Sums nested tensors over all replicas, in one reduction."""
+    context = tf.distribute.get_replica_context()
+    flat = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.nest.flatten(tensors))
+    return tf.nest.pack_sequence_as(tensors, flat)
+
+
+def _first(strategy, results):
+    """The results of one replica, where all have the same."""
+    return tf.nest.map_structure(lambda x: strategy.experimental_local_results(x)[0], results)
+
+
+def _keys(seed, numbers):
+    """Keys of the random numbers that layers draw for examples of some numbers, `(n, 2)`."""
+    low, high = tf.unstack(tf.bitcast(numbers, tf.uint32), axis=-1)
+    word = tf.constant(seed % 2**32, tf.uint32)
+    words = pcg4d(tf.bitwise, low, high, word, tf.constant(_LAYERS, tf.uint32))
+    return tf.stack(words[:2], axis=-1)
 
 
 def _loss_scale(optimizer):

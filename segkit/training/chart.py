@@ -1,0 +1,35 @@
+"""The picture of a run: losses, Dice and learning rate over its epochs; no TensorFlow."""
+
+from matplotlib.figure import Figure
+
+PANELS = (  # title, columns of the history, whether the scale is logarithmic
+    ("loss", ("train_loss", "validation_loss"), False),
+    ("mean foreground Dice", ("train_dice", "validation_dice"), False),
+    ("learning rate", ("learning_rate",), True),
+)
+
+
+def draw_history(path, rows):
+    """Draws the history of a run.
+
+    Args:
+        path: PNG file to write, whole or not at all.
+        rows: Rows of `history.csv`, mappings column -> text; at least one.
+    """
+    figure = Figure(figsize=(12, 3.5), layout="constrained")
+    epochs = [int(row["epoch"]) for row in rows]
+    for axes, (title, columns, logarithmic) in zip(figure.subplots(1, 3), PANELS, strict=True):
+        for column in columns:
+            label = column.partition("_")[0] if len(columns) > 1 else None
+            values = [float(row[column]) for row in rows]
+            axes.plot(epochs, values, marker="." if len(rows) < 30 else None, label=label)
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        if logarithmic and min(values) > 0:
+            axes.set_yscale("log")
+        if len(columns) > 1:
+            axes.legend()
+    temporary = path.with_name(f".{path.name}.tmp")
+    figure.savefig(temporary, dpi=100, format="png")
+    temporary.replace(path)

@@ -1,0 +1,155 @@
+"""What learns: model, loss, optimizer and average of the weights, built in a strategy's scope."""
+
+import contextlib
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from segkit.errors import ConfigError
+from segkit.training.averaging import Average
+from segkit.training.averaging import build_rate
+from segkit.training.optimizers import build_optimizer
+from segkit.training.schedules import build_schedule
+from segkit.training.step import full_resolution
+from segkit.training.step import make_train_step
+from segkit.training.step import make_validation_step
+
+
+class Learner(NamedTuple):
+    """The parts of a run that change while it learns.
+
+    Attributes:
+        model: `keras.Model` with the weights of the last step.
+        loss: From `segkit.losses.build_loss`.
+        optimizer: `keras.Optimizer`.
+        schedule: Function `(step, scores) -> learning rate`.
+        average: `Average` of the weights, or `None`.
+    """
+
+    model: object
+    loss: object
+    optimizer: object
+    schedule: object
+    average: object
+
+    @property
+    def variables(self):
+        """All variables, by names that the next process gives them too."""
+        named = {f"model/{n:04d}/{v.path}": v for n, v in enumerate(self.model.variables)}
+        for n, v in enumerate(self.optimizer.variables):
+            # The first part of the path counts the optimizers of the process.
+            named[f"optimizer/{n:04d}/{v.path.partition('/')[2]}"] = v
+        if self.average:
+            named |= {f"average/{name}": v for name, v in self.average.variables.items()}
+        return named
+
+    def averaged(self):
+        """Returns a context in which the model has the weights to be judged by."""
+        return self.average.applied() if self.average else contextlib.nullcontext()
+
+    def save_model(self, path):
+        """Writes the model, with its output at full resolution only, whole or not at all."""
+        model = self.model
+        if isinstance(model.output, dict):
+            model = keras.Model(model.inputs, full_resolution(model.output), name=model.name)
+        temporary = path.with_name(".model.tmp.keras")
+        try:
+            model.save(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def build_learner(train, strategy, build):
+    """Builds model, loss, optimizer and average.
+
+    Args:
+        train: A `segkit.config.TrainConfig`.
+        strategy: From `make_strategy`.
+        build: Function without arguments that returns `(model, loss)`; called in the scope.
+
+    Returns:
+        A `Learner`.
+
+    Raises:
+        ConfigError: The batch does not divide by the replicas and accumulation steps, or XLA
+            cannot compile the whole step there.
+    """
+    replicas = strategy.num_replicas_in_sync
+    _check_batch(train.batch_size, replicas, train.accumulation_steps)
+    if train.xla == "step" and replicas > 1 and not tf.config.list_logical_devices("GPU"):
+        raise ConfigError(
+            f"train.xla=step compiles the reduction over {replicas} replicas, which TensorFlow can "
+            "do on GPUs only. Set train.xla=on."
+        )
+    schedule = build_schedule(train)
+    rate = build_rate(train.averaging, train.steps_per_epoch) if train.averaging else None
+    with _precision(train.precision), strategy.scope():
+        keras.utils.set_random_seed(train.seed)
+        model, loss = build()
+        optimizer = build_optimizer(train, num_replicas=replicas)
+        optimizer.build(model.trainable_variables)
+    average = Average(strategy, model, rate) if rate else None
+    return Learner(model, loss, optimizer, schedule, average)
+
+
+def make_steps(learner, train, strategy, num_classes, prepare=None):
+    """Returns the functions `(train_step, validation_step)` of `segkit.training.step`."""
+    shared = {"num_classes": num_classes, "batch_size": train.batch_size}
+    parts = (strategy, learner.model, learner.loss)
+    train_step = make_train_step(
+        *parts,
+        learner.optimizer,
+        xla=_use_xla(train.xla),
+        seed=train.seed,
+        accumulation_steps=train.accumulation_steps,
+        l1=train.l1,
+        l2=train.l2,
+        prepare=prepare,
+        **shared,
+    )
+    return train_step, make_validation_step(*parts, **shared)
+
+
+def distribute(strategy, batch_size, make_dataset):
+    """Returns a data set whose elements are shares of a global batch, one per replica.
+
+    Args:
+        strategy: From `make_strategy`.
+        batch_size: Size of the global batch.
+        make_dataset: Function `part -> tf.data.Dataset` of the batches of one worker, where
+            `part` is (its number, number of workers).
+    """
+    share = batch_size // strategy.num_replicas_in_sync
+
+    def of_worker(context):
+        part = (context.input_pipeline_id, context.num_input_pipelines)
+        return make_dataset(part).rebatch(share, drop_remainder=True)
+
+    return strategy.distribute_datasets_from_function(of_worker)
+
+
+def _check_batch(batch_size, replicas, accumulation_steps):
+    parts = replicas * accumulation_steps
+    if batch_size % parts:
+        below = batch_size - batch_size % parts
+        steps = f" of {accumulation_steps} accumulation steps" if accumulation_steps > 1 else ""
+        raise ConfigError(
+            f"train.batch_size {batch_size} does not divide by {replicas} replicas{steps}. "
+            f"Use {below or parts} or {below + parts}."
+        )
+
+
+@contextlib.contextmanager
+def _precision(policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _use_xla(setting):
+    return bool(tf.config.list_logical_devices("GPU")) if setting == "auto" else setting
