@@ -5,6 +5,7 @@ import math
 import time
 from dataclasses import asdict
 from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 
 import keras
@@ -21,6 +22,7 @@ from segkit.training.monitor import Monitor
 from segkit.training.optimizers import build_optimizer
 from segkit.training.overlay import panel
 from segkit.training.run import create_run
+from segkit.training.schedules import build_schedule
 from segkit.training.step import make_train_step
 from segkit.training.step import make_validation_step
 
@@ -34,6 +36,7 @@ class Progress:
     epoch: int = 0
     best_dice: float = -1.0
     best_epoch: int = 0
+    scores: list = field(default_factory=list)  # validation Dice of each epoch
 
 
 def fit(
@@ -81,6 +84,7 @@ def fit(
     class_names = [entry["name"] for entry in manifest["classes"]]
     upright = manifest["preprocess"]["spacing_mm"] is None
     _check_batch(train.batch_size, strategy.num_replicas_in_sync)
+    learning_rate = build_schedule(train)
     model, loss, optimizer = _build(train, strategy, build)
     variables = _named_variables(model, optimizer)
     step, progress = 0, Progress()
@@ -105,11 +109,14 @@ def fit(
 
     while progress.epoch < train.epochs and not _stalled(progress, train.early_stopping):
         label = f"epoch {progress.epoch + 1}/{train.epochs}"
-        trained, losses, train_dice = _train_epoch(train_step, stream, train, label)
+        rates = [learning_rate(step + n, progress.scores) for n in range(train.steps_per_epoch)]
+        trained, losses, train_dice = _train_epoch(
+            train_step, stream, optimizer, rates, train, label
+        )
         scores, dice = _validate(validation_step, held_out)
         progress.epoch += 1
-        row = {"epoch": progress.epoch, **trained, **scores}
-        row["learning_rate"] = float(optimizer.learning_rate)
+        progress.scores.append(scores["validation_dice"])
+        row = {"epoch": progress.epoch, **trained, **scores, "learning_rate": rates[-1]}
         with writing(folder, "Free some space, then repeat the command with --resume."):
             monitor.steps(step + 1, losses)
             step += train.steps_per_epoch
@@ -183,14 +190,15 @@ def _stalled(progress, patience):
     return patience > 0 and progress.epoch - progress.best_epoch >= patience
 
 
-def _train_epoch(train_step, stream, train, label):
-    """Runs one epoch; returns its row, the loss of each step and the Dice per class."""
+def _train_epoch(train_step, stream, optimizer, rates, train, label):
+    """Runs one epoch, a step per learning rate; returns its row, losses and Dice per class."""
     results, waited, started = [], 0.0, time.monotonic()
     with tqdm(total=train.steps_per_epoch, desc=label, leave=False, disable=None) as bar:
-        for _ in range(train.steps_per_epoch):
+        for rate in rates:
             before = time.monotonic()
             batch = next(stream)
             waited += time.monotonic() - before
+            optimizer.learning_rate = rate
             results.append(train_step(*batch))
             bar.update()
     losses = np.array([float(r["loss"]) for r in results])
