@@ -101,6 +101,8 @@ class TrainConfig:
         schedule: Name in `segkit.training.SCHEDULES`, or `{name: ..., option: value}`.
         warmup_steps: Optimizer steps of linear warm-up, from `1 / warmup_steps`; 0: none.
         weight_decay: Decoupled weight decay per step, times the learning rate.
+        l1: Weight of the sum of absolute kernel weights, added to the loss.
+        l2: Weight of the sum of squared kernel weights, added to the loss.
         clip_norm: Largest global gradient norm; 0 switches clipping off.
         precision: `float32`, `mixed_float16` or `mixed_bfloat16`.
         xla: `auto` (on for GPUs, off for CPUs), `on` or `off`: compile each replica's step.
@@ -119,6 +121,8 @@ class TrainConfig:
     schedule: str | dict = "poly"
     warmup_steps: int = 0
     weight_decay: float = 0.0
+    l1: float = 0.0
+    l2: float = 0.0
     clip_norm: float = 12.0
     precision: str = "float32"
     xla: bool | str = "auto"
@@ -132,7 +136,7 @@ class TrainConfig:
         for name in (*counts, "checkpoint_every", "keep_checkpoints"):
             _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "above 0")
         _require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "above 0")
-        not_negative = ("warmup_steps", "weight_decay", "clip_norm")
+        not_negative = ("warmup_steps", "weight_decay", "l1", "l2", "clip_norm")
         for name in (*not_negative, "early_stopping", "seed"):
             _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
         _require_one_of("train.precision", self.precision, PRECISIONS)

@@ -75,6 +75,8 @@ def test_saving_and_loading_gives_the_same_config(config_file, tmp_path):
         ("train.optimizer=3", r"train.optimizer must be str | dict, got 3"),
         ("train.warmup_steps=-1", r"train.warmup_steps must be 0 or more, got -1"),
         ("train.warmup_steps=0.5", r"train.warmup_steps must be int, got 0.5"),
+        ("train.l1=-0.1", r"train.l1 must be 0 or more, got -0.1"),
+        ("train.l2=-0.1", r"train.l2 must be 0 or more, got -0.1"),
         ("train.xla=maybe", r"train.xla must be auto, on or off"),
         ("data.patch_size=[8]", r"data.patch_size must be 2 or 3 sides, got \[8\]"),
         ("data.patch_size=[8, a]", r"data.patch_size must be list\[int\]"),
