@@ -17,8 +17,8 @@ import yaml
 from segkit.errors import ConfigError
 from segkit.errors import nearest
 from segkit.tables import MISSING
-from segkit.tables import check_options
 from segkit.tables import check_type
+from segkit.tables import named_options
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,13 @@ class TrainConfig:
         steps_per_epoch: Optimizer steps per epoch.
         batch_size: Patches per step over *all* replicas; a multiple of their number.
         validation_batches: Batches of validation patches after each epoch, the same each time.
-        optimizer: Name in `segkit.training.OPTIMIZERS`.
-        learning_rate: Learning rate at step 0.
-        schedule: Name in `segkit.training.SCHEDULES`.
+        optimizer: Name in `segkit.training.OPTIMIZERS`, or `{name: ..., option: value}`.
+        learning_rate: Learning rate that the schedule and the warm-up take a share of.
+        schedule: Name in `segkit.training.SCHEDULES`, or `{name: ..., option: value}`.
+        warmup_steps: Optimizer steps of linear warm-up, from `1 / warmup_steps`; 0: none.
         weight_decay: Decoupled weight decay per step, times the learning rate.
+        l1: Weight of the sum of absolute kernel weights, added to the loss.
+        l2: Weight of the sum of squared kernel weights, added to the loss.
         clip_norm: Largest global gradient norm; 0 switches clipping off.
         precision: `float32`, `mixed_float16` or `mixed_bfloat16`.
         xla: `auto` (on for GPUs, off for CPUs), `on` or `off`: compile each replica's step.
@@ -113,10 +116,13 @@ class TrainConfig:
     steps_per_epoch: int
     batch_size: int
     validation_batches: int = 16
-    optimizer: str = "adam"
+    optimizer: str | dict = "adam"
     learning_rate: float = 1e-3
-    schedule: str = "poly"
+    schedule: str | dict = "poly"
+    warmup_steps: int = 0
     weight_decay: float = 0.0
+    l1: float = 0.0
+    l2: float = 0.0
     clip_norm: float = 12.0
     precision: str = "float32"
     xla: bool | str = "auto"
@@ -130,7 +136,8 @@ class TrainConfig:
         for name in (*counts, "checkpoint_every", "keep_checkpoints"):
             _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "above 0")
         _require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "above 0")
-        for name in ("weight_decay", "clip_norm", "early_stopping", "seed"):
+        not_negative = ("warmup_steps", "weight_decay", "l1", "l2", "clip_norm")
+        for name in (*not_negative, "early_stopping", "seed"):
             _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
         _require_one_of("train.precision", self.precision, PRECISIONS)
         _require(self.xla in ("auto", True, False), "train.xla", self.xla, "auto, on or off")
@@ -233,7 +240,8 @@ def config_from_dict(raw, tables=None):
     for section, kind in _SECTIONS.items():
         values = _as_mapping(raw.get(section), section)
         if kind is Component:
-            sections[section] = _component(section, values, (tables or {}).get(section))
+            table = (tables or {}).get(section)
+            sections[section] = Component(*named_options(values, section, table))
         else:
             sections[section] = _typed_section(section, kind, values)
     return Config(**sections)
@@ -253,16 +261,6 @@ def first_difference(a, b):
             if a[section].get(key, MISSING) != b[section].get(key, MISSING):
                 return f"{section}.{key}"
     return None
-
-
-def _component(section, values, table):
-    values = dict(values)
-    name = values.pop("name", None)
-    if not isinstance(name, str):
-        raise ConfigError(f"{section}.name is missing: it names the {section} to build.")
-    if table is not None:
-        check_options(table, name, values, section)
-    return Component(name, values)
 
 
 def _typed_section(section, kind, values):

@@ -100,6 +100,29 @@ def check_options(table, name, options, what):
             raise ConfigError(f"{what} {name!r} needs the option {key!r}; add {what}.{key}.")
 
 
+def named_options(value, what, table=None):
+    """Splits a config value that names a table entry, with options or without.
+
+    Args:
+        value: `"sgd"`, or `{"name": "sgd", "momentum": 0.9}`.
+        what: Config key, for the message.
+        table: Mapping name -> `"module:function"` to check against; `None`: do not check.
+
+    Returns:
+        `(name, options)`, such as `("sgd", {"momentum": 0.9})`.
+
+    Raises:
+        ConfigError: No name, or as `check_options`.
+    """
+    options = {"name": value} if isinstance(value, str) else dict(value)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError(f"{what}.name is missing: it says which {what} to build.")
+    if table is not None:
+        check_options(table, name, options, what)
+    return name, options
+
+
 def check_type(value, annotation, path):
     """Checks one YAML value against an annotation given as source text.
 

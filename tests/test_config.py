@@ -46,8 +46,15 @@ def test_overrides_win_over_the_file_and_later_ones_over_earlier(config_file):
 
 def test_saving_and_loading_gives_the_same_config(config_file, tmp_path):
     config = load_config(
-        config_file, ["augment.policy=[flip: {axes: [0.5, 0, 0]}]", "train.xla=off"], TABLES
+        config_file,
+        [
+            "augment.policy=[flip: {axes: [0.5, 0, 0]}]",
+            "train.xla=off",
+            "train.optimizer={name: sgd, momentum: 0.9}",
+        ],
+        TABLES,
     )
+    assert config.train.optimizer == {"name": "sgd", "momentum": 0.9}
     save_config(config, tmp_path / "copy.yaml")
     assert load_config(tmp_path / "copy.yaml", tables=TABLES) == config
 
@@ -65,6 +72,11 @@ def test_saving_and_loading_gives_the_same_config(config_file, tmp_path):
         ("train.epochs=true", r"train.epochs must be int, got True \(bool\)"),
         ("train.epochs=0", r"train.epochs must be above 0, got 0"),
         ("train.precision=mixed_flaot16", r"Did you mean 'mixed_float16'"),
+        ("train.optimizer=3", r"train.optimizer must be str | dict, got 3"),
+        ("train.warmup_steps=-1", r"train.warmup_steps must be 0 or more, got -1"),
+        ("train.warmup_steps=0.5", r"train.warmup_steps must be int, got 0.5"),
+        ("train.l1=-0.1", r"train.l1 must be 0 or more, got -0.1"),
+        ("train.l2=-0.1", r"train.l2 must be 0 or more, got -0.1"),
         ("train.xla=maybe", r"train.xla must be auto, on or off"),
         ("data.patch_size=[8]", r"data.patch_size must be 2 or 3 sides, got \[8\]"),
         ("data.patch_size=[8, a]", r"data.patch_size must be list\[int\]"),

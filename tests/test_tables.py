@@ -8,6 +8,7 @@ from segkit.tables import MISSING
 from segkit.tables import check_options
 from segkit.tables import check_type
 from segkit.tables import load
+from segkit.tables import named_options
 from segkit.tables import options_of
 
 TABLE = {"join": "posixpath:join", "ghost": "posixpath:ghost"}
@@ -69,6 +70,29 @@ def test_wrong_options_are_refused(table, options, message):
 def test_a_table_row_without_a_function_is_reported(table):
     with pytest.raises(ConfigError, match="defines no ghost"):
         check_options(table, "ghost", {}, "part")
+
+
+def test_a_name_comes_with_options_or_without(table):
+    given = {"name": "thing", "must": "x", "width": 2}
+    assert named_options(given, "part", table) == ("thing", {"must": "x", "width": 2})
+    assert given["name"] == "thing"
+    assert named_options("Thing", "part", table) == ("Thing", {})
+    assert named_options({"name": "unknown"}, "part") == ("unknown", {})
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("thign", "unknown part 'thign'. Did you mean 'thing'"),
+        ("thing", "needs the option 'must'"),
+        ({"name": "Thing", "siez": 1}, "no option 'siez'. Did you mean 'size'"),
+        ({"size": 1}, "part.name is missing"),
+        ({"name": 3}, "part.name is missing"),
+    ],
+)
+def test_a_wrong_name_or_option_is_refused(table, value, message):
+    with pytest.raises(ConfigError, match=message):
+        named_options(value, "part", table)
 
 
 @pytest.mark.parametrize(

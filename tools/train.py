@@ -18,9 +18,9 @@ from segkit.errors import exit_code
 from segkit.errors import nearest
 from segkit.losses import LOSSES
 from segkit.models import MODELS
-from segkit.tables import target
+from segkit.tables import named_options
 from segkit.training import OPTIMIZERS
-from segkit.training import SCHEDULES
+from segkit.training.schedules import build_schedule
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 BUILT_IN = Path("data/phantom")
@@ -102,8 +102,8 @@ def read_config(args):
     if args.data:
         overrides.append(f"data.path={json.dumps(args.data)}")
     config = load_config(path, overrides, {"model": MODELS, "loss": LOSSES})
-    target(OPTIMIZERS, config.train.optimizer, "optimizer")
-    target(SCHEDULES, config.train.schedule, "schedule")
+    named_options(config.train.optimizer, "train.optimizer", OPTIMIZERS)
+    build_schedule(config.train)
     policy = read_policy(config.augment.policy)
     return replace(config, augment=replace(config.augment, policy=policy))
 

@@ -1,15 +1,22 @@
 """Training: distribution, the step, the loop, checkpoints, and the run folder."""
 
 OPTIMIZERS = {
+    "adagrad": "segkit.training.optimizers:adagrad",
     "adam": "segkit.training.optimizers:adam",
-    "adamw": "segkit.training.optimizers:adamw",
+    "adamw": "segkit.training.optimizers:adam",
+    "lamb": "segkit.training.optimizers:lamb",
+    "rmsprop": "segkit.training.optimizers:rmsprop",
     "sgd": "segkit.training.optimizers:sgd",
 }
 
 SCHEDULES = {
     "constant": "segkit.training.schedules:constant",
     "cosine": "segkit.training.schedules:cosine",
+    "exponential": "segkit.training.schedules:exponential",
+    "plateau": "segkit.training.schedules:plateau",
     "poly": "segkit.training.schedules:poly",
+    "step": "segkit.training.schedules:step_decay",
+    "triangular": "segkit.training.schedules:triangular",
 }
 
 AVERAGES = {

@@ -131,6 +131,29 @@ def test_the_seed_decides_on_the_initial_weights(task, tmp_path):
     assert losses[0] != losses[2]
 
 
+def test_each_step_is_taken_at_the_learning_rate_of_the_schedule(task, tmp_path):
+    # After the first epoch the rate is 0: nothing moves any more.
+    schedule = {"name": "step", "every": 1, "factor": 0.0}
+    train(task, tmp_path / "run", epochs=3, steps_per_epoch=2, schedule=schedule)
+    rows = history(tmp_path / "run")
+    assert [float(row["learning_rate"]) for row in rows] == [0.01, 0.0, 0.0]
+    assert rows[0]["validation_loss"] == rows[1]["validation_loss"] == rows[2]["validation_loss"]
+    assert rows[0]["train_loss"] != rows[1]["train_loss"]
+
+
+def test_a_resumed_run_remembers_the_results_that_its_schedule_depends_on(task, tmp_path):
+    # No Dice exceeds the first by 0.9, so the rate is halved after the epochs 2 and 3.
+    schedule = {"name": "plateau", "factor": 0.5, "patience": 1, "min_delta": 0.9}
+    settings = {"epochs": 4, "steps_per_epoch": 1, "keep_checkpoints": 4, "schedule": schedule}
+    train(task, tmp_path / "run", **settings)
+    rates = [row["learning_rate"] for row in history(tmp_path / "run")]
+    assert rates == ["0.01", "0.01", "0.005", "0.0025"]
+    for late in sorted((tmp_path / "run" / "checkpoints").glob("step-*"))[2:]:
+        shutil.rmtree(late)
+    train(task, tmp_path / "run", resume=True, **settings)
+    assert [row["learning_rate"] for row in history(tmp_path / "run")] == rates
+
+
 def test_resuming_without_a_checkpoint_is_an_error(task, tmp_path):
     create_run(tmp_path / "run", task.config(), MANIFEST)
     with pytest.raises(DataError, match="nothing to resume"):

@@ -52,13 +52,13 @@ def test_xla_changes_nothing_on_one_replica(task, reference):
 def test_clipping_acts_on_the_gradient_of_the_global_batch(task, replicas):
     # SGD without momentum moves the weights by learning_rate * clipped gradient: the norm of
     # the first move is therefore learning_rate * clip_norm when the gradient is longer.
-    config = task.config(clip_norm=0.01, learning_rate=1.0, optimizer="sgd", schedule="constant")
+    plain = {"name": "sgd", "momentum": 0.0, "nesterov": False}
+    config = task.config(clip_norm=0.01, learning_rate=1.0, optimizer=plain)
     strategy = task.strategy(replicas)
     with strategy.scope():
         keras.utils.set_random_seed(3)
         model, loss = task.build()
         optimizer = build_optimizer(config.train, num_replicas=replicas)
-        optimizer.momentum, optimizer.nesterov = 0.0, False
         optimizer.build(model.trainable_variables)
     step = make_train_step(strategy, model, loss, optimizer, num_classes=2, batch_size=4, xla=False)
     before = [v.numpy() for v in model.trainable_variables]
