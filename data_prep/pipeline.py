@@ -65,6 +65,8 @@ def build_dataset(
     foreground_fraction=1 / 3,
     augment=None,
     start_index=0,
+    part=(0, 1),
+    with_cases=False,
     batches=None,
     memory_bytes=1 << 31,
     num_parallel_calls=None,
@@ -87,6 +89,10 @@ def build_dataset(
         augment: `Augmentation`, or `None`.
         start_index: Number of examples to leave out at the start: resuming after `n` batches
             takes `n * batch_size`, and costs less than one round.
+        part: `(number, count)`: yield this of so many equal parts of every batch, for one of
+            several workers.
+        with_cases: Yield `(case, image, label)`, with the case of each example, a string, in
+            front; only for placement `"input"`.
         batches: Number of batches after which the stream ends, the same ones in every
             iteration (validation); `None`: it never ends (training).
         memory_bytes: The stream never holds more: up to half for records, which are kept in
@@ -132,10 +138,14 @@ def build_dataset(
         memory_bytes=for_records,
     )
     make_example, make_batch = _makers(
-        manifest, patch_size, box, batch_size, seed, foreground_fraction, augment
+        manifest, patch_size, box, batch_size, seed, foreground_fraction, augment, with_cases
     )
+    number, count = part
+    share = batch_size // count
+    if count > 1:
+        dataset = dataset.filter(lambda index, _: index % batch_size // share == number)
     dataset = dataset.map(make_example, parallel, deterministic=deterministic)
-    dataset = dataset.batch(batch_size, drop_remainder=True).map(make_batch)
+    dataset = dataset.batch(share, drop_remainder=True).map(make_batch)
     if service is not None:
         dataset = made_by_service(dataset, service, prefetch)
     total = tf.data.INFINITE_CARDINALITY if batches is None else batches
@@ -186,7 +196,9 @@ def margin(augment, patch_size, manifest):
     return reach(parse_policy(augment.policy), patch_size, spacing, share=0.99)
 
 
-def _makers(manifest, patch_size, box, batch_size, seed, foreground_fraction, augment):
+def _makers(
+    manifest, patch_size, box, batch_size, seed, foreground_fraction, augment, with_cases
+):
     """The functions from a record to an example, and from a batch of those to what leaves."""
     channels, num_classes = len(manifest["channels"]), len(manifest["classes"])
     patch, box = ((1,) * (3 - len(sides)) + tuple(sides) for sides in (patch_size, box))
@@ -211,14 +223,15 @@ def _makers(manifest, patch_size, box, batch_size, seed, foreground_fraction, au
         if len(patch_size) == 2:
             image, label = image[0], label[0]
         spacing = tf.cast(record["spacing_mm"], tf.float32)
-        return image, tf.cast(label, tf.int32), index, spacing
+        return record["case_id"], image, tf.cast(label, tf.int32), index, spacing
 
     @tf.autograph.experimental.do_not_convert
-    def make_batch(image, label, index, spacing_mm):
+    def make_batch(case, image, label, index, spacing_mm):
         keys = keys_of(index)
         if on_device:
             return image, label, keys.example, keys.batch, spacing_mm
-        return mix(image, label, keys, options["steps"], spacing_mm, num_classes)
+        batch = mix(image, label, keys, options["steps"], spacing_mm, num_classes)
+        return (case, *batch) if with_cases else batch
 
     return make_example, make_batch
 

@@ -105,11 +105,20 @@ class TrainConfig:
         l2: Weight of the sum of squared kernel weights, added to the loss.
         clip_norm: Largest global gradient norm; 0 switches clipping off.
         precision: `float32`, `mixed_float16` or `mixed_bfloat16`.
-        xla: `auto` (on for GPUs, off for CPUs), `on` or `off`: compile each replica's step.
+        accumulation_steps: Parts that each replica's share of a batch is cut into, one after the
+            other: the same gradient in less memory.
+        averaging: Name in `segkit.training.AVERAGES`, or `{name: ..., option: value}`, of the
+            average of the weights that is validated and saved; `null`: the weights themselves.
+        xla: `auto` (on for GPUs, off for CPUs), `on` or `off`: compile each replica's forward and
+            backward; `step`: the whole step, on GPUs or a single replica.
+        deterministic: The same bits in every run on the same machine, at some cost of speed.
         early_stopping: Epochs without a better mean foreground Dice before stopping; 0: never.
         checkpoint_every: Epochs between checkpoints.
         keep_checkpoints: Number of newest checkpoints kept.
-        seed: Seed of initial weights, order, patches and augmentation.
+        seed: Seed of initial weights, order, patches, augmentation and dropout.
+        histograms: Write histograms of the weights to TensorBoard after each epoch.
+        hparams: Write settings and best score to TensorBoard's table of hyperparameters.
+        profile_steps: `[first, last]`: steps to profile for TensorBoard; `[]`: none.
     """
 
     epochs: int
@@ -125,22 +134,32 @@ class TrainConfig:
     l2: float = 0.0
     clip_norm: float = 12.0
     precision: str = "float32"
+    accumulation_steps: int = 1
+    averaging: str | dict | None = None
     xla: bool | str = "auto"
+    deterministic: bool = False
     early_stopping: int = 0
     checkpoint_every: int = 1
     keep_checkpoints: int = 2
     seed: int = 0
+    histograms: bool = False
+    hparams: bool = False
+    profile_steps: list[int] = field(default_factory=list)
 
     def __post_init__(self):
         counts = ("epochs", "steps_per_epoch", "batch_size", "validation_batches")
-        for name in (*counts, "checkpoint_every", "keep_checkpoints"):
+        for name in (*counts, "accumulation_steps", "checkpoint_every", "keep_checkpoints"):
             _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "above 0")
         _require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "above 0")
         not_negative = ("warmup_steps", "weight_decay", "l1", "l2", "clip_norm")
         for name in (*not_negative, "early_stopping", "seed"):
             _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
         _require_one_of("train.precision", self.precision, PRECISIONS)
-        _require(self.xla in ("auto", True, False), "train.xla", self.xla, "auto, on or off")
+        known = ("auto", True, False, "step")
+        _require(self.xla in known, "train.xla", self.xla, "auto, on, off or step")
+        steps = self.profile_steps
+        ordered = not steps or (len(steps) == 2 and 0 < steps[0] <= steps[1])
+        _require(ordered, "train.profile_steps", steps, "[] or [first, last] from 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +193,11 @@ class Config:
     def to_dict(self):
         """Returns nested plain dictionaries, in the order of the schema."""
         return {f.name: _section_dict(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    def flat(self):
+        """Returns a plain dictionary `"section.key" -> value`."""
+        sections = self.to_dict().items()
+        return {f"{name}.{key}": v for name, section in sections for key, v in section.items()}
 
 
 PLACEMENTS = ("input", "device")

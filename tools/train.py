@@ -54,6 +54,11 @@ def parse_args(argv):
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="the same bits in every run; short for --set train.deterministic=true",
+    )
+    parser.add_argument(
         "--no-evaluate", action="store_true", help="end without scoring whole cases"
     )
     return parser.parse_args(argv)
@@ -87,6 +92,13 @@ def run(args):
     if args.resume:
         check_resumable(folder, config)
     progress = train(args, config, folder, data, manifest)
+    if progress.stopped == "SIGINT":
+        raise KeyboardInterrupt
+    if progress.stopped:
+        print("Repeat the command with --resume to go on.")
+        return
+    if not is_first_worker():
+        return
     if not args.no_evaluate:
         evaluate(folder, manifest)
     study = "STUDY" if config.data.path != str(BUILT_IN.resolve()) else write_study()
@@ -99,6 +111,8 @@ def read_config(args):
         known = [p.stem for p in CONFIGS.glob("*.yaml")]
         raise ConfigError(f"unknown model {args.model!r}. {nearest(args.model, known)}")
     overrides = [*args.set]
+    if args.deterministic:
+        overrides.append("train.deterministic=true")
     if args.data:
         overrides.append(f"data.path={json.dumps(args.data)}")
     config = load_config(path, overrides, {"model": MODELS, "loss": LOSSES})
@@ -149,9 +163,12 @@ def check_pairs(policy, batch_size, replicas):
 
 def train(args, config, folder, data, manifest):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from segkit.training.devices import make_deterministic
     from segkit.training.devices import make_strategy
 
     strategy = make_strategy(args.devices)
+    if config.train.deterministic:
+        make_deterministic()
     from data_prep.augment.apply import check
     from data_prep.pipeline import Augmentation
     from data_prep.pipeline import build_dataset
@@ -159,6 +176,7 @@ def train(args, config, folder, data, manifest):
     from data_prep.reader import reading_errors
     from segkit.losses import build_loss
     from segkit.models import build_model
+    from segkit.training.fit import Batches
     from segkit.training.fit import fit
 
     num_classes = len(manifest["classes"])
@@ -183,21 +201,29 @@ def train(args, config, folder, data, manifest):
         model = build_model(config.model.name, num_classes, shape, **config.model.options)
         return model, build_loss(config.loss.name, **config.loss.options)
 
-    def train_batches(first_example):
+    def train_batches(first_example, part):
         return build_dataset(
             data,
             manifest,
             training,
             augment=augment,
             start_index=first_example,
+            part=part,
             deterministic=config.data.deterministic,
             service=config.data.service,
             **common,
         )
 
-    held_out = build_dataset(
-        data, manifest, (validation,), batches=config.train.validation_batches, **common
-    )
+    def validation_batches(part):
+        count = config.train.validation_batches
+        return build_dataset(data, manifest, (validation,), part=part, batches=count, **common)
+
+    def inspect(first_example):
+        same = {"augment": augment._replace(placement="input"), "start_index": first_example}
+        stream = build_dataset(data, manifest, training, with_cases=True, **same, **common)
+        case, image, label = next(stream.as_numpy_iterator())
+        return [name.decode() for name in case], image, label
+
     print(f"Training {config.model.name} on {data}, validating on {validation}: {folder}")
     with reading_errors(data, manifest):
         return fit(
@@ -206,8 +232,7 @@ def train(args, config, folder, data, manifest):
             manifest,
             strategy,
             build,
-            train_batches,
-            held_out,
+            Batches(train_batches, validation_batches, inspect),
             prepare=prepare,
             resume=args.resume,
         )
