@@ -217,7 +217,7 @@ def waiting(make, augment, manifest, config, args):
     classes, patch = len(manifest["classes"]), tuple(args.patch)
     shape = (*patch, len(manifest["channels"]))
     model = build_model(config.model.name, classes, shape, **config.model.options)
-    optimizer = build_optimizer(config.train, num_replicas=1)
+    optimizer = build_optimizer(config.train)
     optimizer.build(model.trainable_variables)
     on_device = augment.placement == "device"
     step = make_train_step(

@@ -19,7 +19,10 @@ from segkit.errors import nearest
 from segkit.losses import LOSSES
 from segkit.models import MODELS
 from segkit.tables import named_options
+from segkit.training import AVERAGES
 from segkit.training import OPTIMIZERS
+from segkit.training.cluster import is_first_worker
+from segkit.training.cluster import number_of_workers
 from segkit.training.schedules import build_schedule
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -78,9 +81,10 @@ def run(args):
     from segkit.training.run import default_folder
     from segkit.training.run import find_resumable
 
+    check_workers(args, config)
     choose = find_resumable if args.resume else default_folder
     folder = Path(args.run or choose(args.runs, config.model.name))
-    if not args.resume:
+    if not args.resume and is_first_worker():
         check_new(folder)
     data = Path(config.data.path).resolve() if config.data.path else prepare_phantoms()
     from data_prep.manifest import load_manifest
@@ -96,8 +100,7 @@ def run(args):
         raise KeyboardInterrupt
     if progress.stopped:
         print("Repeat the command with --resume to go on.")
-        return
-    if not is_first_worker():
+    if progress.stopped or not is_first_worker():
         return
     if not args.no_evaluate:
         evaluate(folder, manifest)
@@ -118,8 +121,19 @@ def read_config(args):
     config = load_config(path, overrides, {"model": MODELS, "loss": LOSSES})
     named_options(config.train.optimizer, "train.optimizer", OPTIMIZERS)
     build_schedule(config.train)
+    if config.train.averaging:
+        named_options(config.train.averaging, "train.averaging", AVERAGES)
     policy = read_policy(config.augment.policy)
     return replace(config, augment=replace(config.augment, policy=policy))
+
+
+def check_workers(args, config):
+    """Asks for what several workers must have in common."""
+    if number_of_workers() > 1 and not (args.run and config.data.path):
+        raise ConfigError(
+            "several workers (TF_CONFIG) need --run and --data: the same folders for all of them, "
+            "on a shared disk. Add them."
+        )
 
 
 def check_fold(fold, manifest):

@@ -29,4 +29,9 @@ def build_loss(name, **options):
         ConfigError: Unknown name or option, or a value of the wrong type.
     """
     check_options(LOSSES, name, options, "loss")
-    return partial(load(LOSSES, name, "loss"), **options)
+    from functools import partial
+    function = partial(load(LOSSES, name, "loss"), **options)
+    def loss(labels, logits):
+        return function(labels, logits)
+    loss.parts = lambda labels, logits: {name: function(labels, logits)}
+    return loss

@@ -1,12 +1,12 @@
 """Which devices a run uses: `--devices` to a `tf.distribute.Strategy`."""
 
-import json
-import os
 import re
+from functools import lru_cache
 
 import tensorflow as tf
 
 from segkit.errors import ConfigError
+from segkit.training.cluster import number_of_workers
 
 
 def make_strategy(devices="auto"):
@@ -39,28 +39,7 @@ def make_strategy(devices="auto"):
         return _cpu_strategy(count or 1, hide_gpus=bool(gpus))
     if len(gpus) < max(count, 1):
         raise ConfigError(f"--devices {devices}: this machine shows {len(gpus)} GPU(s). Try cpu.")
-    return _mirrored([f"GPU:{n}" for n in range(count or len(gpus))])
-
-
-def number_of_workers():
-    """Returns how many workers `TF_CONFIG` names; 1 where it is not set."""
-    text = os.environ.get("TF_CONFIG", "")
-    if not text:
-        return 1
-    try:
-        cluster = json.loads(text)["cluster"]
-        return sum(len(cluster.get(kind, ())) for kind in ("chief", "worker"))
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise ConfigError(
-            'TF_CONFIG must be JSON such as {"cluster": {"worker": ["host1:5000", "host2:5000"]}, '
-            f'"task": {{"type": "worker", "index": 0}}}}, got {text!r}.'
-        ) from None
-
-
-def is_chief(strategy):
-    """Returns whether this process writes the run folder: the first of several workers does."""
-    resolver = getattr(strategy, "cluster_resolver", None)
-    return resolver is None or resolver.task_type == "chief" or resolver.task_id == 0
+    return _mirrored(tuple(f"GPU:{n}" for n in range(count or len(gpus))))
 
 
 def make_deterministic():
@@ -92,10 +71,12 @@ def _cpu_strategy(count, hide_gpus):
             f"cannot make {count} CPU replicas: TensorFlow already runs with other devices in "
             "this process. Call make_strategy first."
         ) from None
-    return _mirrored([f"CPU:{n}" for n in range(count)])
+    return _mirrored(tuple(f"CPU:{n}" for n in range(count)))
 
 
+@lru_cache
 def _mirrored(names):
+    """One strategy for all runs of a process: each new one would count its collectives anew."""
     if len(names) == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy(names)

@@ -1,5 +1,6 @@
 """The training loop: epochs, validation, best model, checkpoints, stopping and going on."""
 
+import contextlib
 import math
 import time
 from pathlib import Path
@@ -9,13 +10,15 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
+from segkit.errors import DataError
 from segkit.errors import writing
 from segkit.training.checkpoint import checkpoint_path
 from segkit.training.checkpoint import is_whole
 from segkit.training.checkpoint import load_checkpoint
 from segkit.training.checkpoint import newest_whole
 from segkit.training.checkpoint import save_checkpoint
-from segkit.training.devices import is_chief
+from segkit.training.cluster import is_first_worker
+from segkit.training.cluster import number_of_workers
 from segkit.training.interrupt import stop_requests
 from segkit.training.learner import build_learner
 from segkit.training.learner import distribute
@@ -84,11 +87,11 @@ def fit(
     Raises:
         ConfigError: If the batch does not divide by the replicas, the folder holds a run
             already, or the loss is not finite.
-        DataError: If there is nothing to resume, or the disk is full.
+        DataError: If there is nothing to resume, the disk is full, or another worker is gone.
     """
     loop = _Loop(folder, config, manifest, strategy, build, batches, prepare, report)
     loop.start(resume)
-    with stop_requests(loop.folder) as requests:
+    with stop_requests(loop.folder) as requests, _lost_workers():
         while not loop.finished:
             loop.train_epoch(requests)
             if loop.epoch_is_whole:
@@ -98,13 +101,27 @@ def fit(
     return loop.progress
 
 
+@contextlib.contextmanager
+def _lost_workers():
+    """Turns TensorFlow's error about a worker that is gone into one line."""
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        if number_of_workers() == 1:
+            raise
+        raise DataError(
+            f"another worker ended or cannot be reached ({type(error).__name__} in a reduction). "
+            "Start all workers again with --resume."
+        ) from error
+
+
 class _Loop:
     """One run: its parts, and what happens in an epoch."""
 
     def __init__(self, folder, config, manifest, strategy, build, batches, prepare, report):
         self.folder, self.config, self.manifest = Path(folder), config, manifest
         self.train, self.batches, self.report = config.train, batches, report
-        self.strategy, self.chief = strategy, is_chief(strategy)
+        self.strategy, self.chief = strategy, is_first_worker()
         self.class_names = [entry["name"] for entry in manifest["classes"]]
         self.learner = build_learner(self.train, strategy, build)
         self.train_step, self.validation_step = make_steps(

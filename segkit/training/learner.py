@@ -88,7 +88,7 @@ def build_learner(train, strategy, build):
     with _precision(train.precision), strategy.scope():
         keras.utils.set_random_seed(train.seed)
         model, loss = build()
-        optimizer = build_optimizer(train, num_replicas=replicas)
+        optimizer = build_optimizer(train)
         optimizer.build(model.trainable_variables)
     average = Average(strategy, model, rate) if rate else None
     return Learner(model, loss, optimizer, schedule, average)
@@ -121,11 +121,17 @@ def distribute(strategy, batch_size, make_dataset):
         make_dataset: Function `part -> tf.data.Dataset` of the batches of one worker, where
             `part` is (its number, number of workers).
     """
-    share = batch_size // strategy.num_replicas_in_sync
+    replicas = strategy.num_replicas_in_sync
+    share = batch_size // replicas
 
     def of_worker(context):
-        part = (context.input_pipeline_id, context.num_input_pipelines)
-        return make_dataset(part).rebatch(share, drop_remainder=True)
+        workers = context.num_input_pipelines
+        batches = make_dataset((context.input_pipeline_id, workers))
+        count = int(batches.cardinality())
+        shares = count * (replicas // workers) if count > 0 else count
+        # Where the number is known, no worker has to ask the others whether they are at the end.
+        certain = tf.data.experimental.assert_cardinality(shares)
+        return batches.rebatch(share, drop_remainder=True).apply(certain)
 
     return strategy.distribute_datasets_from_function(of_worker)
 

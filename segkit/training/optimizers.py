@@ -21,19 +21,18 @@ from segkit.training.checks import check_share
 WHAT = "train.optimizer"
 
 
-def build_optimizer(train, *, num_replicas):
+def build_optimizer(train):
     """Builds the optimizer that a `TrainConfig` describes.
 
     Its `learning_rate` is a variable, at `train.learning_rate` until one assigns to it:
     `optimizer.learning_rate = 0.1`.
 
-    The gradients it is given must already be summed over replicas and divided by
-    `num_replicas`: Keras sums them once more when it applies them. Hence the clipping
-    threshold is divided too, and what is clipped is the gradient of the global batch.
+    It takes gradients that are summed over all replicas already, and clips those of the global
+    batch. Keras would sum them itself as it applies them, which cannot tell an overflow of
+    float16 on one replica from one on all, and could not be joined with other sums.
 
     Args:
         train: A `segkit.config.TrainConfig`.
-        num_replicas: Number of replicas in sync.
 
     Returns:
         A `keras.Optimizer`, wrapped for loss scaling when `precision` is `mixed_float16`.
@@ -45,9 +44,10 @@ def build_optimizer(train, *, num_replicas):
     shared = {
         "learning_rate": float(train.learning_rate),
         "weight_decay": train.weight_decay or None,
-        "global_clipnorm": train.clip_norm / num_replicas if train.clip_norm else None,
+        "global_clipnorm": train.clip_norm or None,
     }
     optimizer = load(OPTIMIZERS, name, WHAT)(shared, **options)
+    optimizer._all_reduce_sum_gradients = list  # Keras' own method would sum once more
     if train.precision == "mixed_float16":
         return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer

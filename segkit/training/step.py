@@ -13,6 +13,7 @@ import tensorflow as tf
 from segkit.hashing import pcg4d
 from segkit.layers.step_context import step_context
 from segkit.metrics.counts import class_counts
+from segkit.training.penalties import penalty
 from segkit.training.penalties import penalty_gradients
 
 _LAYERS = 0x6C617965  # tells the keys of layers from those of augmentation, of the same example
@@ -120,18 +121,18 @@ def make_train_step(
         first = first_example + share * tf.cast(context.replica_id_in_sync_group, tf.int64)
         scale = _loss_scale(optimizer)
         local = accumulated(batch, _keys(seed, first + tf.range(share, dtype=tf.int64)), scale)
-        found, stops = _summed((local, stop))
-        gradients = found.gradients
+        found, stops = _summed((local, tf.identity(stop)))  # each replica needs its own
+        gradients, terms = found.gradients, found.terms
         if l1 or l2:
+            terms = {**terms, "penalty": penalty(variables, l1=l1, l2=l2)}
             extra = penalty_gradients(variables, l1=l1, l2=l2)
             gradients = [g + scale * e for g, e in zip(gradients, extra, strict=True)]
         norm = tf.linalg.global_norm(gradients) / scale
-        optimizer.apply([g / replicas for g in gradients], variables)
+        optimizer.apply(gradients, variables)
         for path, value in found.updates.items():
             old = running[path]
             old.assign(tf.where(tf.reduce_all(tf.math.is_finite(value)), value, old))
-        loss_sum = sum(found.terms.values())
-        results = {"loss": loss_sum, "terms": found.terms, "counts": found.counts}
+        results = {"loss": sum(terms.values()), "terms": terms, "counts": found.counts}
         return {**results, "gradient_norm": norm, "stop": stops}
 
     if xla == "step":

@@ -8,6 +8,15 @@ from segkit.config import config_from_dict
 from segkit.losses import build_loss
 from segkit.models import build_model
 from segkit.training.devices import make_strategy
+from segkit.training.fit import Batches
+from segkit.training.learner import distribute
+
+
+def share_of(part, batch):
+    """The share of one worker of a batch."""
+    number, count = part
+    size = batch[0].shape[0] // count
+    return tuple(x[number * size : (number + 1) * size] for x in batch)
 
 
 def discs(count, size=16, seed=0):
@@ -46,13 +55,29 @@ class Task:
         model = build_model("unet", 2, (16, 16, 1), filters=4, downsamplings=1)
         return model, build_loss("ce_dice")
 
-    def train_batches(self, first_example, batch_size=4):
+    def train_batches(self, first_example=0, part=(0, 1), batch_size=4):
         data = tf.data.Dataset.from_tensor_slices((self.images, self.labels)).repeat()
-        return data.skip(first_example).batch(batch_size, drop_remainder=True)
+        data = data.skip(first_example).batch(batch_size, drop_remainder=True)
+        return data.map(lambda *batch: share_of(part, batch))
 
-    def validation_batches(self):
+    def validation_batches(self, part=(0, 1)):
         data = tf.data.Dataset.from_tensor_slices(discs(8, seed=1))
-        return data.batch(4, drop_remainder=True)
+        return data.batch(4, drop_remainder=True).map(lambda *batch: share_of(part, batch))
+
+    def inspect(self, first_example):
+        numbers = np.arange(first_example, first_example + 4) % len(self.images)
+        return [f"disc{n}" for n in numbers], self.images[numbers], self.labels[numbers]
+
+    @property
+    def batches(self):
+        """What `fit` takes."""
+        return Batches(self.train_batches, self.validation_batches, self.inspect)
+
+    def steps_of(self, strategy, step, count):
+        """Results of a training step on the first `count` global batches of 4."""
+        stream = iter(distribute(strategy, 4, lambda part: self.train_batches(0, part)))
+        first = (tf.constant(4 * n, tf.int64) for n in range(count))
+        return [step(next(stream), number, tf.constant(0.0)) for number in first]
 
     def strategy(self, replicas):
         return make_strategy(f"cpu:{replicas}")

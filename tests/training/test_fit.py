@@ -27,8 +27,7 @@ def train(task, folder, *, replicas=1, resume=False, lines=None, **settings):
         MANIFEST,
         task.strategy(replicas),
         task.build,
-        task.train_batches,
-        task.validation_batches(),
+        task.batches,
         resume=resume,
         report=(lines if lines is not None else []).append,
     )

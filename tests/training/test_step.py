@@ -3,9 +3,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from segkit.training.learner import distribute
 from segkit.training.optimizers import build_optimizer
 from segkit.training.step import make_train_step
 from segkit.training.step import make_validation_step
+
+SHARED = {"num_classes": 2, "batch_size": 4, "seed": 0}
 
 
 def loss_curve(task, replicas, *, xla=False, steps=20, **train):
@@ -15,11 +18,10 @@ def loss_curve(task, replicas, *, xla=False, steps=20, **train):
     with strategy.scope():
         keras.utils.set_random_seed(3)
         model, loss = task.build()
-        optimizer = build_optimizer(config, num_replicas=replicas)
+        optimizer = build_optimizer(config)
         optimizer.build(model.trainable_variables)
-    step = make_train_step(strategy, model, loss, optimizer, num_classes=2, batch_size=4, xla=xla)
-    batches = iter(strategy.experimental_distribute_dataset(task.train_batches(0)))
-    results = [step(*next(batches)) for _ in range(steps)]
+    step = make_train_step(strategy, model, loss, optimizer, xla=xla, **SHARED)
+    results = task.steps_of(strategy, step, steps)
     losses = np.array([float(r["loss"]) for r in results])
     norms = np.array([float(r["gradient_norm"]) for r in results])
     return losses, norms, np.array([r["counts"].numpy() for r in results])
@@ -58,11 +60,11 @@ def test_clipping_acts_on_the_gradient_of_the_global_batch(task, replicas):
     with strategy.scope():
         keras.utils.set_random_seed(3)
         model, loss = task.build()
-        optimizer = build_optimizer(config.train, num_replicas=replicas)
+        optimizer = build_optimizer(config.train)
         optimizer.build(model.trainable_variables)
-    step = make_train_step(strategy, model, loss, optimizer, num_classes=2, batch_size=4, xla=False)
+    step = make_train_step(strategy, model, loss, optimizer, xla=False, **SHARED)
     before = [v.numpy() for v in model.trainable_variables]
-    step(*next(iter(strategy.experimental_distribute_dataset(task.train_batches(0)))))
+    task.steps_of(strategy, step, 1)
     moves = [v.numpy() - b for v, b in zip(model.trainable_variables, before, strict=True)]
     norm = np.sqrt(sum((m**2).sum() for m in moves))
     np.testing.assert_allclose(norm, 0.01, rtol=1e-3)
@@ -85,15 +87,16 @@ def test_a_float16_overflow_on_one_replica_skips_the_step_on_all(task):
     strategy = task.strategy(2)
     with strategy.scope():
         model, loss = task.build()
-        optimizer = build_optimizer(config, num_replicas=2)
+        optimizer = build_optimizer(config)
         optimizer.build(model.trainable_variables)
-    step = make_train_step(strategy, model, loss, optimizer, num_classes=2, batch_size=4, xla=False)
+    step = make_train_step(strategy, model, loss, optimizer, xla=False, **SHARED)
     images, labels = task.images[:4].copy(), task.labels[:4]
     images[3] = np.inf  # the second replica's share only
     batch = tf.data.Dataset.from_tensors((images, labels)).unbatch().batch(4, drop_remainder=True)
     before = [v.numpy() for v in model.trainable_variables]
     scale = optimizer.dynamic_scale.numpy()
-    step(*next(iter(strategy.experimental_distribute_dataset(batch))))
+    stream = iter(distribute(strategy, 4, lambda part: batch))
+    step(next(stream), tf.constant(0, tf.int64), tf.constant(0.0))
     for variable, old in zip(model.trainable_variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), old)
     assert optimizer.dynamic_scale.numpy() == scale / 2
@@ -109,7 +112,7 @@ def test_validation_loss_is_the_mean_over_the_global_batch(task):
         data = task.validation_batches()
         images, labels = next(iter(data))
         expected = np.mean(loss(labels, model(images)))
-        result = step(*next(iter(strategy.experimental_distribute_dataset(data))))
+        result = step(next(iter(distribute(strategy, 4, lambda part: data))))
         np.testing.assert_allclose(float(result["loss"]), expected, rtol=1e-5)
         counts = result["counts"].numpy()
         # Every voxel is a true positive or a false negative of exactly one class.
