@@ -196,9 +196,7 @@ def margin(augment, patch_size, manifest):
     return reach(parse_policy(augment.policy), patch_size, spacing, share=0.99)
 
 
-def _makers(
-    manifest, patch_size, box, batch_size, seed, foreground_fraction, augment, with_cases
-):
+def _makers(manifest, patch_size, box, batch_size, seed, foreground_fraction, augment, with_cases):
     """The functions from a record to an example, and from a batch of those to what leaves."""
     channels, num_classes = len(manifest["channels"]), len(manifest["classes"])
     patch, box = ((1,) * (3 - len(sides)) + tuple(sides) for sides in (patch_size, box))

@@ -28,7 +28,7 @@ class Dropout(keras.layers.Layer):
         super().__init__(**kwargs)
         self.rate = rate
         self.spatial = spatial
-        self.seed_generator = keras.random.SeedGenerator()
+        self.seed_generator = keras.random.SeedGenerator() if rate else None
 
     def call(self, inputs, training=False):
         """Returns `inputs` `(batch, *spatial, channels)` with some activations dropped."""

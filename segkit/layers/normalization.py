@@ -4,19 +4,22 @@ import keras
 
 from segkit.errors import ConfigError
 from segkit.errors import nearest
+from segkit.layers.batch_norm import BatchNormalization
 from segkit.layers.instance_norm import InstanceNormalization
 
 GROUPS = 8
+EXAMPLES = 2  # that batch normalization sees together
 EPSILON = 1e-5
 
 
-def normalization(kind, channels, *, name, known=("instance", "group", "none")):
+def normalization(kind, channels, *, name, known=("instance", "group", "batch", "none")):
     """Returns a function from a feature map to a normalized feature map.
 
-    No kind looks across examples, so replicas that see parts of a batch agree.
+    No kind looks across more than two examples, so replicas that see parts of a batch agree.
 
     Args:
-        kind: `"instance"`, `"group"` (8 groups of channels) or `"none"` (identity).
+        kind: `"instance"`, `"group"` (8 groups of channels), `"batch"` (over groups of two
+            examples) or `"none"` (identity).
         channels: Channels of the feature map; a multiple of 8 for `"group"`.
         name: Name of the layer.
         known: The kinds that the network accepts.
@@ -28,6 +31,8 @@ def normalization(kind, channels, *, name, known=("instance", "group", "none")):
         raise ConfigError(f"unknown normalization {kind!r}. {nearest(kind, known)}")
     if kind == "instance":
         return InstanceNormalization(EPSILON, name=name)
+    if kind == "batch":
+        return BatchNormalization(EXAMPLES, epsilon=EPSILON, name=name)
     if kind == "group":
         if channels % GROUPS:
             raise ConfigError(

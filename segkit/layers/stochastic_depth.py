@@ -24,7 +24,7 @@ class StochasticDepth(keras.layers.Layer):
     def __init__(self, rate, **kwargs):
         super().__init__(**kwargs)
         self.rate = rate
-        self.seed_generator = keras.random.SeedGenerator()
+        self.seed_generator = keras.random.SeedGenerator() if rate else None
 
     def call(self, inputs, training=False):
         """Returns `inputs` `(batch, ...)` with some examples set to 0."""

@@ -30,8 +30,11 @@ def build_loss(name, **options):
     """
     check_options(LOSSES, name, options, "loss")
     from functools import partial
+
     function = partial(load(LOSSES, name, "loss"), **options)
+
     def loss(labels, logits):
         return function(labels, logits)
+
     loss.parts = lambda labels, logits: {name: function(labels, logits)}
     return loss

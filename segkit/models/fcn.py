@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from segkit.layers.bilinear import Bilinear
+from segkit.layers.dropout import Dropout
 from segkit.layers.normalization import GROUPS
 from segkit.layers.normalization import normalization as make_normalization
 from segkit.models.checks import check_input
@@ -98,8 +99,8 @@ def _build(name, num_skips, num_classes, input_shape, width, dropout, normalizat
         for i in range(1, convs + 1):
             x = conv(x, filters, 3, name=f"conv{stage}_{i}")
         x = pools[stage] = layers.MaxPool2D(name=f"pool{stage}")(x)
-    x = layers.Dropout(dropout, name="drop6")(conv(x, FC_FILTERS, fc_kernel, name="fc6"))
-    x = layers.Dropout(dropout, name="drop7")(conv(x, FC_FILTERS, 1, name="fc7"))
+    x = Dropout(dropout, name="drop6")(conv(x, FC_FILTERS, fc_kernel, name="fc6"))
+    x = Dropout(dropout, name="drop7")(conv(x, FC_FILTERS, 1, name="fc7"))
 
     x = layers.Conv2D(num_classes, 1, name="score_fr")(x)
     for stage, score, upscore in SKIPS[:num_skips]:

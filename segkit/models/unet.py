@@ -5,7 +5,10 @@ from functools import partial
 import keras
 from keras import layers
 
+from segkit.errors import ConfigError
+from segkit.layers.dropout import Dropout
 from segkit.layers.normalization import normalization as make_normalization
+from segkit.layers.stochastic_depth import StochasticDepth
 from segkit.models.checks import check_input
 from segkit.models.checks import check_range
 
@@ -22,7 +25,11 @@ def unet(
     convs_per_stage: int = 2,
     max_filters: int = 512,
     normalization: str = "instance",
+    residual: bool = False,
     dropout: float = 0.0,
+    spatial_dropout: float = 0.0,
+    stochastic_depth: float = 0.0,
+    deep_supervision: bool = False,
 ):
     """Builds the 2-D U-Net.
 
@@ -30,8 +37,8 @@ def unet(
     convolutions (so the output has the size of the input and skips need no crop), strided
     convolutions instead of max pooling, instance normalization, LeakyReLU with slope 0.01,
     32 instead of 64 first filters, at most `max_filters`. Departures from nnU-Net: a
-    convolution that is normalized has no bias, because the normalization removes it; no deep
-    supervision; the kernels are 3 and the strides 2 along every axis.
+    convolution that is normalized has no bias, because the normalization removes it; deep
+    supervision is an option; the kernels are 3 and the strides 2 along every axis.
 
     Args:
         num_classes: Number of classes, background included.
@@ -41,9 +48,17 @@ def unet(
         downsamplings: How often the resolution is halved.
         convs_per_stage: Convolutions per stage, in the encoder and in the decoder.
         max_filters: Upper bound on the filters of a stage.
-        normalization: `"instance"`, `"group"` (8 groups; filters must be multiples of 8) or
-            `"none"`.
+        normalization: `"instance"`, `"group"` (8 groups; filters must be multiples of 8),
+            `"batch"` (over groups of two examples) or `"none"`.
+        residual: Add the result of a stage's first convolution to that of its last.
         dropout: Rate at the end of the contracting path, where the 2015 paper has it.
+        spatial_dropout: Rate at which whole channels are dropped after each convolution of a
+            stage, before the normalization, as in nnU-Net's blocks.
+        stochastic_depth: Rate at which the convolutions after a stage's first are left out; needs
+            `residual`.
+        deep_supervision: Score the stages of the expanding path too, all but the two coarsest (of
+            which nnU-Net gives the finer one the weight 0): the network then returns a dict of
+            `logits`, `logits_1` (half the resolution), ... It needs three downsamplings.
 
     Returns:
         `keras.Model` from `image` to float32 `logits` `(batch, height, width, num_classes)`.
@@ -56,8 +71,7 @@ def unet(
         Ronneberger et al., "U-Net", MICCAI 2015, arXiv:1505.04597, figure 1; Isensee et al.,
         "nnU-Net", Nature Methods 2021, doi:10.1038/s41592-020-01008-z.
     """
-    options = (filters, downsamplings, convs_per_stage, max_filters, normalization, dropout)
-    return _build("unet", 2, num_classes, input_shape, *options)
+    return _build("unet", 2, **locals())
 
 
 def unet3d(
@@ -69,7 +83,11 @@ def unet3d(
     convs_per_stage: int = 2,
     max_filters: int = 320,
     normalization: str = "instance",
+    residual: bool = False,
     dropout: float = 0.0,
+    spatial_dropout: float = 0.0,
+    stochastic_depth: float = 0.0,
+    deep_supervision: bool = False,
 ):
     """Builds the 3-D U-Net.
 
@@ -85,7 +103,11 @@ def unet3d(
         convs_per_stage: As in `unet`.
         max_filters: As in `unet`.
         normalization: As in `unet`.
+        residual: As in `unet`.
         dropout: As in `unet`.
+        spatial_dropout: As in `unet`.
+        stochastic_depth: As in `unet`.
+        deep_supervision: As in `unet`.
 
     Returns:
         `keras.Model` from `image` to float32 `logits` `(batch, depth, height, width,
@@ -99,13 +121,13 @@ def unet3d(
         Çiçek et al., "3D U-Net", MICCAI 2016, arXiv:1606.06650, figure 2; Isensee et al.,
         "nnU-Net", Nature Methods 2021, doi:10.1038/s41592-020-01008-z.
     """
-    options = (filters, downsamplings, convs_per_stage, max_filters, normalization, dropout)
-    return _build("unet3d", 3, num_classes, input_shape, *options)
+    return _build("unet3d", 3, **locals())
 
 
 def _build(
     name,
     rank,
+    *,
     num_classes,
     input_shape,
     filters,
@@ -113,16 +135,32 @@ def _build(
     convs_per_stage,
     max_filters,
     normalization,
+    residual,
     dropout,
+    spatial_dropout,
+    stochastic_depth,
+    deep_supervision,
 ):
     check_range(name, "filters", filters, low=1)
-    check_range(name, "downsamplings", downsamplings, low=0)
-    check_range(name, "convs_per_stage", convs_per_stage, low=1)
+    check_range(name, "downsamplings", downsamplings, low=3 if deep_supervision else 0)
+    check_range(name, "convs_per_stage", convs_per_stage, low=2 if residual else 1)
     check_range(name, "max_filters", max_filters, low=1)
-    check_range(name, "dropout", dropout, low=0, high=1)
+    rates = {"dropout": dropout, "spatial_dropout": spatial_dropout}
+    for option, rate in {**rates, "stochastic_depth": stochastic_depth}.items():
+        check_range(name, option, rate, low=0, high=1)
+    if stochastic_depth and not residual:
+        raise ConfigError(f"{name} needs residual: true for stochastic_depth, got false.")
     check_input(name, num_classes, input_shape, rank=rank, multiple=2**downsamplings)
     widths = [min(filters * 2**level, max_filters) for level in range(downsamplings + 1)]
-    stage = partial(_stage, rank=rank, convs=convs_per_stage, normalization=normalization)
+    stage = partial(
+        _stage,
+        rank=rank,
+        convs=convs_per_stage,
+        normalization=normalization,
+        residual=residual,
+        spatial_dropout=spatial_dropout,
+        stochastic_depth=stochastic_depth,
+    )
 
     x = inputs = keras.Input(input_shape, name="image")
     skips = []
@@ -130,8 +168,9 @@ def _build(
         x = stage(x, width, stride=2 if level else 1, name=f"encoder{level}")
         skips.append(x)
     if dropout:
-        x = layers.Dropout(dropout, name="dropout")(x)
+        x = Dropout(dropout, name="dropout")(x)
 
+    outputs = {}
     for level in reversed(range(downsamplings)):
         # Kernel = stride: no checkerboard, and several times faster than a wider kernel.
         x = CONV_TRANSPOSE[rank](
@@ -139,12 +178,28 @@ def _build(
         )(x)
         x = layers.Concatenate(name=f"skip{level}")([skips[level], x])
         x = stage(x, widths[level], stride=1, name=f"decoder{level}")
+        if deep_supervision and 0 < level < downsamplings - 1:
+            head = f"logits_{level}"
+            outputs[head] = CONV[rank](num_classes, 1, dtype="float32", name=head)(x)
 
     logits = CONV[rank](num_classes, 1, dtype="float32", name="logits")(x)
-    return keras.Model(inputs, logits, name=name)
+    outputs = {"logits": logits, **dict(reversed(outputs.items()))} if outputs else logits
+    return keras.Model(inputs, outputs, name=name)
 
 
-def _stage(x, filters, *, stride, rank, convs, normalization, name):
+def _stage(
+    x,
+    filters,
+    *,
+    stride,
+    rank,
+    convs,
+    normalization,
+    residual,
+    spatial_dropout,
+    stochastic_depth,
+    name,
+):
     for i in range(1, convs + 1):
         x = CONV[rank](
             filters,
@@ -155,6 +210,13 @@ def _stage(x, filters, *, stride, rank, convs, normalization, name):
             kernel_initializer="he_normal",
             name=f"{name}_conv{i}",
         )(x)
+        if spatial_dropout:
+            x = Dropout(spatial_dropout, spatial=True, name=f"{name}_dropout{i}")(x)
         x = make_normalization(normalization, filters, name=f"{name}_norm{i}")(x)
+        if residual and i == convs:
+            if stochastic_depth:
+                x = StochasticDepth(stochastic_depth, name=f"{name}_depth")(x)
+            x = layers.Add(name=f"{name}_add")([first, x])
         x = layers.LeakyReLU(0.01, name=f"{name}_relu{i}")(x)
+        first = x if i == 1 else first
     return x

@@ -82,7 +82,9 @@ class Monitor:
         from tensorboard.plugins.hparams import api
 
         with self._writers["validation"].as_default():
-            api.hparams({k: v if isinstance(v, int | float) else str(v) for k, v in settings.items()})
+            api.hparams(
+                {k: v if isinstance(v, int | float) else str(v) for k, v in settings.items()}
+            )
             tf.summary.scalar("best_dice", best_dice, step=0)
 
     def flush(self):

@@ -15,7 +15,9 @@ KEYS = np.zeros((8, 2), np.uint32)
 
 def test_groups_of_the_whole_batch_are_keras_batch_normalization():
     ours, theirs = BatchNormalization(8), keras.layers.BatchNormalization(epsilon=1e-5)
-    np.testing.assert_allclose(ours(IMAGES, training=True), theirs(IMAGES, training=True), atol=1e-5)
+    np.testing.assert_allclose(
+        ours(IMAGES, training=True), theirs(IMAGES, training=True), atol=1e-5
+    )
     for name in ("moving_mean", "moving_variance"):
         np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-5)
     np.testing.assert_allclose(ours(IMAGES), theirs(IMAGES), rtol=1e-4)
@@ -48,7 +50,9 @@ def test_within_a_step_statistics_are_handed_over_instead_of_assigned():
         layer(IMAGES, training=True)
     np.testing.assert_array_equal(layer.moving_mean, np.zeros(3))
     np.testing.assert_array_equal(context.updates[layer.moving_mean.path], other.moving_mean)
-    np.testing.assert_array_equal(context.updates[layer.moving_variance.path], other.moving_variance)
+    np.testing.assert_array_equal(
+        context.updates[layer.moving_variance.path], other.moving_variance
+    )
 
 
 def test_a_batch_that_is_not_whole_groups_is_refused():

@@ -1,5 +1,7 @@
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from segkit.errors import ConfigError
 from segkit.errors import ShapeError
@@ -74,7 +76,14 @@ def test_unet_refuses_shapes_and_says_what_fits(name, shape, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"normalization": "batch"}, "unknown normalization 'batch'.*Known: group, instance, none"),
+        (
+            {"normalization": "layer"},
+            "unknown normalization 'layer'.*Known: batch, group, instance",
+        ),
+        ({"stochastic_depth": 0.1}, "needs residual: true for stochastic_depth, got false"),
+        ({"residual": True, "convs_per_stage": 1}, "convs_per_stage to be at least 2, got 1"),
+        ({"deep_supervision": True, "downsamplings": 2}, "downsamplings to be at least 3, got 2"),
+        ({"spatial_dropout": -0.1}, "spatial_dropout to be at least 0 and below 1"),
         ({"normalization": "group", "filters": 12}, "multiple of 8, got 12"),
         ({"filters": 0}, "filters to be at least 1, got 0"),
         ({"downsamplings": -1}, "downsamplings to be at least 0, got -1"),
@@ -90,3 +99,43 @@ def test_unet_refuses_options_out_of_range(options, message):
 def test_one_class_is_refused():
     with pytest.raises(ConfigError, match="at least 2 classes, got 1. Count the background"):
         build_model("unet", 1, (64, 64, 1))
+
+
+def test_deep_supervision_scores_all_stages_but_the_two_coarsest():
+    model = build_model("unet", 3, (64, 96, 1), filters=4, downsamplings=4, deep_supervision=True)
+    outputs = model(np.zeros((2, 64, 96, 1), np.float32))
+    shapes = {name: tuple(x.shape) for name, x in outputs.items()}
+    assert list(shapes) == ["logits", "logits_1", "logits_2"]
+    assert shapes["logits"] == (2, 64, 96, 3)
+    assert shapes["logits_1"] == (2, 32, 48, 3)
+    assert shapes["logits_2"] == (2, 16, 24, 3)
+    assert {x.dtype for x in outputs.values()} == {tf.float32}
+    # The heads are 1 x 1 convolutions on stages of 8 and 16 filters to 3 classes, with bias.
+    plain = build_model("unet", 3, (64, 96, 1), filters=4, downsamplings=4)
+    assert model.count_params() - plain.count_params() == (8 * 3 + 3) + (16 * 3 + 3)
+
+
+def test_a_residual_network_has_the_same_weights_and_adds_a_stage_s_first_result():
+    options = {"filters": 4, "downsamplings": 1, "normalization": "none"}
+    plain = build_model("unet", 2, (16, 16, 1), **options)
+    residual = build_model("unet", 2, (16, 16, 1), residual=True, **options)
+    assert residual.count_params() == plain.count_params()
+    images = np.random.default_rng(0).normal(size=(1, 16, 16, 1)).astype(np.float32)
+    stage = keras.Model(
+        residual.inputs,
+        [residual.get_layer(f"encoder0_{n}").output for n in ("relu1", "conv2", "relu2")],
+    )
+    first, last, result = stage(images)
+    added = np.float32(first) + last
+    np.testing.assert_allclose(result, np.where(added > 0, added, 0.01 * added), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"dropout": 0.5}, {"spatial_dropout": 0.5}, {"stochastic_depth": 0.5, "residual": True}],
+)
+def test_random_layers_act_in_training_only(options):
+    model = build_model("unet", 2, (16, 16, 1), filters=8, downsamplings=1, **options)
+    images = np.random.default_rng(0).normal(size=(2, 16, 16, 1)).astype(np.float32)
+    np.testing.assert_array_equal(model(images), model(images))
+    assert not np.array_equal(model(images, training=True), model(images, training=True))
