@@ -69,8 +69,8 @@ class BatchNormalization(keras.layers.Layer):
         batch = values.shape[0]
         if batch is not None and batch % self.group_size:
             raise ShapeError(
-                f"{self.name} normalizes groups of {self.group_size} examples, got {batch}: on each "
-                f"replica and accumulation step they must be a multiple of it."
+                f"{self.name} normalizes groups of {self.group_size} examples, got {batch}. Each "
+                "replica and accumulation step must see whole groups: change the batch size."
             )
         return ops.reshape(values, (-1, self.group_size, *ops.shape(values)[1:]))
 

@@ -29,7 +29,6 @@ def build_loss(name, **options):
         ConfigError: Unknown name or option, or a value of the wrong type.
     """
     check_options(LOSSES, name, options, "loss")
-    from functools import partial
 
     function = partial(load(LOSSES, name, "loss"), **options)
 

@@ -218,5 +218,6 @@ def _stage(
                 x = StochasticDepth(stochastic_depth, name=f"{name}_depth")(x)
             x = layers.Add(name=f"{name}_add")([first, x])
         x = layers.LeakyReLU(0.01, name=f"{name}_relu{i}")(x)
-        first = x if i == 1 else first
+        if i == 1:
+            first = x
     return x

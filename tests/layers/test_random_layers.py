@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from segkit.hashing import pcg4d
 from segkit.layers.dropout import Dropout
-from segkit.layers.stochastic_depth import StochasticDepth
 from segkit.layers.step_context import step_context
+from segkit.layers.stochastic_depth import StochasticDepth
 
 KEYS = np.random.default_rng(0).integers(0, 2**32, (64, 2), np.uint32)
 LAYERS = {
