@@ -200,6 +200,7 @@ def _stage(
     stochastic_depth,
     name,
 ):
+    results = []
     for i in range(1, convs + 1):
         x = CONV[rank](
             filters,
@@ -216,8 +217,7 @@ def _stage(
         if residual and i == convs:
             if stochastic_depth:
                 x = StochasticDepth(stochastic_depth, name=f"{name}_depth")(x)
-            x = layers.Add(name=f"{name}_add")([first, x])
+            x = layers.Add(name=f"{name}_add")([results[0], x])
         x = layers.LeakyReLU(0.01, name=f"{name}_relu{i}")(x)
-        if i == 1:
-            first = x
+        results.append(x)
     return x

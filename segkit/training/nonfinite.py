@@ -34,7 +34,7 @@ def check_finite(progress, batch_size, inspect, folder):
             np.savez_compressed(path, case=cases, image=images, label=labels)
         saved = f" (saved as {path})"
     raise ConfigError(
-        f"the loss became {losses[bad]} in step {step + 1} on patches of {', '.join(cases)}{saved}. "
-        "Look at them, or lower train.learning_rate or train.clip_norm; earlier checkpoints are "
-        "kept."
+        f"the loss became {losses[bad]} in step {step + 1} on patches of {', '.join(cases)}"
+        f"{saved}. Look at them, or lower train.learning_rate or train.clip_norm; earlier "
+        "checkpoints are kept."
     )

@@ -49,10 +49,9 @@ def test_within_a_step_statistics_are_handed_over_instead_of_assigned():
     with step_context(KEYS) as context:
         layer(IMAGES, training=True)
     np.testing.assert_array_equal(layer.moving_mean, np.zeros(3))
-    np.testing.assert_array_equal(context.updates[layer.moving_mean.path], other.moving_mean)
-    np.testing.assert_array_equal(
-        context.updates[layer.moving_variance.path], other.moving_variance
-    )
+    for name in ("moving_mean", "moving_variance"):
+        update = context.updates[getattr(layer, name).path]
+        np.testing.assert_array_equal(update, getattr(other, name))
 
 
 def test_a_batch_that_is_not_whole_groups_is_refused():

@@ -112,7 +112,7 @@ def test_validation_loss_is_the_mean_over_the_global_batch(task):
         data = task.validation_batches()
         images, labels = next(iter(data))
         expected = np.mean(loss(labels, model(images)))
-        result = step(next(iter(distribute(strategy, 4, lambda part: data))))
+        result = step(next(iter(distribute(strategy, 4, task.validation_batches))))
         np.testing.assert_allclose(float(result["loss"]), expected, rtol=1e-5)
         counts = result["counts"].numpy()
         # Every voxel is a true positive or a false negative of exactly one class.
