@@ -72,7 +72,7 @@ class Average:
     """An average of all floating-point weights of a model.
 
     Attributes:
-        variables: Dict name -> `tf.Variable`, float32: what a checkpoint keeps.
+        variables: List of `tf.Variable`, in the order of the model's weights.
     """
 
     def __init__(self, strategy, model, rate):
@@ -86,9 +86,7 @@ class Average:
         self._rate, self._strategy = rate, strategy
         self._weights = [w for w in model.weights if tf.as_dtype(w.dtype).is_floating]
         with strategy.scope():
-            averages = [tf.Variable(w.value, trainable=False) for w in self._weights]
-        self.variables = {f"{n:04d}/{w.path}": a for n, (w, a) in enumerate(self._pairs(averages))}
-        self._averages = averages
+            self.variables = [tf.Variable(w.value, trainable=False) for w in self._weights]
         self._move = tf.function(self._moved, autograph=False)
 
     def update(self, step):
@@ -101,21 +99,19 @@ class Average:
     def applied(self):
         """Puts the average in the place of the model's weights for a while."""
         kept = [w.numpy() for w in self._weights]
-        for weight, average in zip(self._weights, self._averages, strict=True):
-            weight.assign(average.numpy())
+        self._set([average.numpy() for average in self.variables])
         try:
             yield
         finally:
-            for weight, value in zip(self._weights, kept, strict=True):
-                weight.assign(value)
+            self._set(kept)
 
-    def _pairs(self, averages):
-        return list(zip(self._weights, averages, strict=True))
+    def _set(self, values):
+        for weight, value in zip(self._weights, values, strict=True):
+            weight.assign(value)
 
     def _moved(self, rate):
-        for weight, average in self._pairs(self._averages):
-            self._strategy.extended.update(
-                average,
-                lambda a, w: a.assign_add(rate * (tf.cast(w, a.dtype) - a)),
-                args=(weight.value,),
-            )
+        def towards(average, weight):
+            average.assign_add(tf.cast(rate, average.dtype) * (weight - average))
+
+        for average, weight in zip(self.variables, self._weights, strict=True):
+            self._strategy.extended.update(average, towards, args=(weight.value,))

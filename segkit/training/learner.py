@@ -36,13 +36,11 @@ class Learner(NamedTuple):
     @property
     def variables(self):
         """All variables, by names that the next process gives them too."""
-        named = {f"model/{n:04d}/{v.path}": v for n, v in enumerate(self.model.variables)}
-        for n, v in enumerate(self.optimizer.variables):
-            # The first part of the path counts the optimizers of the process.
-            named[f"optimizer/{n:04d}/{v.path.partition('/')[2]}"] = v
+        # By number: Keras' own names count the layers and optimizers of the process.
+        parts = {"model": self.model.variables, "optimizer": self.optimizer.variables}
         if self.average:
-            named |= {f"average/{name}": v for name, v in self.average.variables.items()}
-        return named
+            parts["average"] = self.average.variables
+        return {f"{part}/{n:04d}": v for part, vs in parts.items() for n, v in enumerate(vs)}
 
     def averaged(self):
         """Returns a context in which the model has the weights to be judged by."""

@@ -1,6 +1,7 @@
 import csv
 import errno
 import shutil
+from functools import partial
 
 import keras
 import numpy as np
@@ -20,13 +21,13 @@ MANIFEST = {
 }
 
 
-def train(task, folder, *, replicas=1, resume=False, lines=None, **settings):
+def train(task, folder, *, replicas=1, resume=False, lines=None, model=None, **settings):
     return fit(
         folder,
         task.config(**settings),
         MANIFEST,
         task.strategy(replicas),
-        task.build,
+        partial(task.build, **(model or {})),
         task.batches,
         resume=resume,
         report=(lines if lines is not None else []).append,
