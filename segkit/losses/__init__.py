@@ -14,6 +14,9 @@ LOSSES = {
     "generalised_dice": "segkit.losses.generalised_dice:generalised_dice",
     "tversky": "segkit.losses.tversky:tversky",
     "focal_tversky": "segkit.losses.tversky:focal_tversky",
+    "boundary": "segkit.losses.boundary:boundary",
+    "cldice": "segkit.losses.cldice:cldice",
+    "lovasz": "segkit.losses.lovasz:lovasz",
     "ce_dice": "segkit.losses.ce_dice:ce_dice",
     "region_ce_dice": "segkit.losses.region_ce_dice:region_ce_dice",
 }
