@@ -1,4 +1,4 @@
-"""Losses, by name: functions `(labels, logits) -> one value per example`."""
+"""Losses, by name: functions `(labels, logits) -> one value per example`, or classes of such."""
 
 from functools import partial
 
@@ -19,6 +19,7 @@ LOSSES = {
     "lovasz": "segkit.losses.lovasz:lovasz",
     "ce_dice": "segkit.losses.ce_dice:ce_dice",
     "region_ce_dice": "segkit.losses.region_ce_dice:region_ce_dice",
+    "weighted_sum": "segkit.losses.weighted_sum:WeightedSum",
 }
 
 
