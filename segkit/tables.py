@@ -7,9 +7,11 @@ reading the module's source, so a typo is answered without importing TensorFlow.
 import ast
 import importlib
 import importlib.util
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from segkit.errors import ConfigError
 from segkit.errors import nearest
@@ -30,6 +32,22 @@ class Option:
     default: object
     annotation: str | None
     keyword_only: bool
+
+
+class Part(NamedTuple):
+    """One entry of a table as a part of a weighted sum.
+
+    Attributes:
+        name: Key of the table.
+        weight: Its factor, above 0.
+        options: Its keyword arguments.
+        label: Unique name within the sum: `dice`, `dice 2`, ...
+    """
+
+    name: str
+    weight: float
+    options: dict
+    label: str
 
 
 def target(table, name, what):
@@ -77,14 +95,18 @@ def options_of(entry):
     raise ConfigError(f"table entry {entry!r}: {module} defines no {attribute}.")
 
 
-def check_options(table, name, options, what):
+def check_options(table, name, options, what, also=()):
     """Checks the options of a config section against the entry's keyword-only arguments.
+
+    An option declared as `list[dict]` holds parts, other entries of the same table, which are
+    checked in turn.
 
     Args:
         table: Mapping name -> `"module:function"`.
         name: Name of the entry.
         options: Mapping option -> value, as read from YAML.
         what: Config section, for the message.
+        also: Further keys that may stand beside the options, for the message.
 
     Raises:
         ConfigError: Unknown name, unknown option, missing option or value of the wrong type.
@@ -93,8 +115,13 @@ def check_options(table, name, options, what):
     known = {key: option for key, option in declared.items() if option.keyword_only}
     for key, value in options.items():
         if key not in known:
-            raise ConfigError(f"{what} {name!r} has no option {key!r}. {nearest(key, known)}")
-        check_type(value, known[key].annotation, f"{what}.{key}")
+            hint = nearest(key, [*known, *also])
+            raise ConfigError(f"{what} {name!r} has no option {key!r}. {hint}")
+        annotation = known[key].annotation
+        if annotation == "list[dict]" and isinstance(value, list | tuple):
+            parse_parts(table, value, f"{what}.{key}")
+        else:
+            check_type(value, annotation, f"{what}.{key}")
     for key, option in known.items():
         if option.default is MISSING and key not in options:
             raise ConfigError(f"{what} {name!r} needs the option {key!r}; add {what}.{key}.")
@@ -121,6 +148,35 @@ def named_options(value, what, table=None):
     if table is not None:
         check_options(table, name, options, what)
     return name, options
+
+
+def parse_parts(table, entries, what):
+    """Returns the `Part`s of a weighted sum, checked.
+
+    Args:
+        table: Mapping name -> `"module:function"`.
+        entries: List as read from YAML, of `{name: {weight: 1.0, option: value}}`.
+        what: Where the list stands, for the message.
+
+    Raises:
+        ConfigError: An empty list, or a name, weight, option or value that does not exist or
+            does not fit; names the nearest match.
+    """
+    if not entries:
+        raise ConfigError(f"{what} is empty; add a line such as '- {next(iter(table))}: {{}}'.")
+    parts, seen = [], {}
+    for number, entry in enumerate(entries):
+        name, options = _name_and_options(entry, f"{what}: entry {number + 1}")
+        target(table, name, f"entry of {what}")
+        weight = options.pop("weight", 1.0)
+        check_type(weight, "float", f"{what}.{name}.weight")
+        if not 0 < weight < math.inf:
+            raise ConfigError(f"{what}.{name}.weight must be above 0, got {weight!r}.")
+        check_options(table, name, options, f"{what}.{name}", also=("weight",))
+        seen[name] = seen.get(name, 0) + 1
+        label = name if seen[name] == 1 else f"{name} {seen[name]}"
+        parts.append(Part(name, float(weight), options, label))
+    return parts
 
 
 def check_type(value, annotation, path):
@@ -161,6 +217,14 @@ def _fits(value, node):
         return isinstance(value, int) and not isinstance(value, bool)
     kinds = {"bool": bool, "str": str, "dict": dict, "list": list | tuple, "tuple": list | tuple}
     return isinstance(value, kinds[name]) if name in kinds else True
+
+
+def _name_and_options(entry, where):
+    if isinstance(entry, dict) and len(entry) == 1:
+        ((name, options),) = entry.items()
+        if isinstance(options, dict | None):
+            return name, dict(options or {})
+    raise ConfigError(f"{where} must be 'name: {{options}}', got {entry!r}.")
 
 
 def _is_float(text):

@@ -1,4 +1,4 @@
-"""Losses, by name: functions `(labels, logits) -> one value per example`."""
+"""Losses, by name: functions `(labels, logits) -> one value per example`, or classes of such."""
 
 from functools import partial
 
@@ -7,9 +7,19 @@ from segkit.tables import load
 
 LOSSES = {
     "cross_entropy": "segkit.losses.cross_entropy:cross_entropy",
+    "topk_cross_entropy": "segkit.losses.topk_cross_entropy:topk_cross_entropy",
+    "focal": "segkit.losses.focal:focal",
     "dice": "segkit.losses.dice:dice",
     "squared_dice": "segkit.losses.dice:squared_dice",
+    "generalised_dice": "segkit.losses.generalised_dice:generalised_dice",
+    "tversky": "segkit.losses.tversky:tversky",
+    "focal_tversky": "segkit.losses.tversky:focal_tversky",
+    "boundary": "segkit.losses.boundary:boundary",
+    "cldice": "segkit.losses.cldice:cldice",
+    "lovasz": "segkit.losses.lovasz:lovasz",
     "ce_dice": "segkit.losses.ce_dice:ce_dice",
+    "region_ce_dice": "segkit.losses.region_ce_dice:region_ce_dice",
+    "weighted_sum": "segkit.losses.weighted_sum:WeightedSum",
 }
 
 
@@ -21,19 +31,16 @@ def build_loss(name, **options):
         **options: Keyword-only arguments of the loss.
 
     Returns:
-        Function of labels and logits `(batch, *spatial, classes)` that returns float32
-        `(batch,)`. Labels are integer class indices `(batch, *spatial)`, or soft: float class
-        probabilities `(batch, *spatial, classes)`.
+        `Loss`: called with labels and logits `(batch, *spatial, classes)` it returns float32
+        `(batch,)`; its `parts` returns the terms of which that is the sum. Labels are integer
+        class indices `(batch, *spatial)`, or soft: float class probabilities
+        `(batch, *spatial, classes)`.
 
     Raises:
         ConfigError: Unknown name or option, or a value of the wrong type.
     """
     check_options(LOSSES, name, options, "loss")
+    entry = load(LOSSES, name, "loss")
+    from segkit.losses.loss import Loss  # imports Keras: after the checks
 
-    function = partial(load(LOSSES, name, "loss"), **options)
-
-    def loss(labels, logits):
-        return function(labels, logits)
-
-    loss.parts = lambda labels, logits: {name: function(labels, logits)}
-    return loss
+    return entry(**options) if isinstance(entry, type) else Loss(name, partial(entry, **options))

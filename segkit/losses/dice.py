@@ -2,12 +2,20 @@
 
 from keras import ops
 
-from segkit.errors import ShapeError
-from segkit.losses.shapes import check_shapes
-from segkit.losses.shapes import class_probabilities
+from segkit.losses.overlap import class_mean
+from segkit.losses.overlap import class_overlap
 
 
-def dice(y_true, y_pred, *, smooth: float = 1e-5, include_background: bool = False):
+def dice(
+    y_true,
+    y_pred,
+    *,
+    smooth: float = 1e-5,
+    include_background: bool = False,
+    class_weights: list[float] | None = None,
+    ignore_label: int | None = None,
+    group_size: int = 1,
+):
     """Soft Dice loss, one value per example.
 
     With `t` the labels, one-hot or soft, and `p` the softmax of the logits, for each class `c`
@@ -29,11 +37,19 @@ def dice(y_true, y_pred, *, smooth: float = 1e-5, include_background: bool = Fal
         y_pred: Logits, shape `(batch, *spatial, classes)`.
         smooth: Added to both sides of the fraction; in voxels.
         include_background: If `False`, class 0 is left out of the mean.
+        class_weights: Weights of the mean over classes, one per class of the logits, background
+            first; only their ratios matter. `None`: all equal.
+        ignore_label: Voxels of this class index are left out of all sums; an example that holds
+            no others costs 0.
+        group_size: Voxels of so many consecutive examples are summed up together and each of
+            the examples gets the loss of the group: nnU-Net's batch Dice. The batch, each
+            replica's share of it, must be a multiple.
 
     Returns:
         float32 tensor of shape `(batch,)`, values in [0, 1].
 
     Raises:
+        ConfigError: `class_weights` or `group_size` do not fit, or `ignore_label` with soft labels.
         ShapeError: If the shapes do not fit, or no class is left.
 
     Reference:
@@ -42,10 +58,26 @@ def dice(y_true, y_pred, *, smooth: float = 1e-5, include_background: bool = Fal
         Methods 2021, doi:10.1038/s41592-020-01008-z. On soft labels: Wang et al., "Dice
         Semimetric Losses", MICCAI 2023, arXiv:2303.16296; their remedy is not used here.
     """
-    return _dice(y_true, y_pred, smooth, include_background, size=lambda p: p)
+    sums = class_overlap(
+        y_true,
+        y_pred,
+        include_background=include_background,
+        ignore_label=ignore_label,
+        group_size=group_size,
+    )
+    return class_mean(dice_per_class(sums, smooth), class_weights, y_pred.shape[-1])
 
 
-def squared_dice(y_true, y_pred, *, smooth: float = 1e-5, include_background: bool = False):
+def squared_dice(
+    y_true,
+    y_pred,
+    *,
+    smooth: float = 1e-5,
+    include_background: bool = False,
+    class_weights: list[float] | None = None,
+    ignore_label: int | None = None,
+    group_size: int = 1,
+):
     """Soft Dice loss of V-Net: as `dice` with squares summed in the denominator.
 
     Against `dice`, uncertain voxels weigh less in the denominator, which is
@@ -57,33 +89,31 @@ def squared_dice(y_true, y_pred, *, smooth: float = 1e-5, include_background: bo
         y_pred: As in `dice`.
         smooth: As in `dice`; V-Net has none.
         include_background: As in `dice`; V-Net has one foreground class.
+        class_weights: As in `dice`.
+        ignore_label: As in `dice`.
+        group_size: As in `dice`.
 
     Returns:
         As `dice`.
 
     Raises:
+        ConfigError: As `dice`.
         ShapeError: As `dice`.
 
     Reference:
         Milletari et al., "V-Net", 3DV 2016, arXiv:1606.04797, section 3.
     """
-    return _dice(y_true, y_pred, smooth, include_background, size=ops.square)
+    sums = class_overlap(
+        y_true,
+        y_pred,
+        include_background=include_background,
+        ignore_label=ignore_label,
+        group_size=group_size,
+        size=ops.square,
+    )
+    return class_mean(dice_per_class(sums, smooth), class_weights, y_pred.shape[-1])
 
 
-def _dice(y_true, y_pred, smooth, include_background, size):
-    check_shapes(y_true, y_pred)
-    num_classes = y_pred.shape[-1]
-    if num_classes < 2 and not include_background:
-        raise ShapeError(
-            f"dice without background needs logits of at least 2 classes, got {num_classes}. "
-            "Set include_background to true."
-        )
-    probs = ops.softmax(ops.cast(y_pred, "float32"))
-    truth = class_probabilities(y_true, y_pred)
-    if not include_background:
-        probs, truth = probs[..., 1:], truth[..., 1:]
-
-    spatial = tuple(range(1, len(probs.shape) - 1))
-    overlap = ops.sum(truth * probs, axis=spatial)
-    total = ops.sum(size(truth), axis=spatial) + ops.sum(size(probs), axis=spatial)
-    return ops.mean(1.0 - (2.0 * overlap + smooth) / (total + smooth), axis=-1)
+def dice_per_class(sums, smooth):
+    """Returns `1 - (2 * both + smooth) / (truth + predicted + smooth)` of an `Overlap`."""
+    return 1.0 - (2.0 * sums.both + smooth) / (sums.truth + sums.predicted + smooth)

@@ -56,9 +56,8 @@ def unet(
             stage, before the normalization, as in nnU-Net's blocks.
         stochastic_depth: Rate at which the convolutions after a stage's first are left out; needs
             `residual`.
-        deep_supervision: Score the stages of the expanding path too, all but the two coarsest (of
-            which nnU-Net gives the finer one the weight 0): the network then returns a dict of
-            `logits`, `logits_1` (half the resolution), ... It needs three downsamplings.
+        deep_supervision: Score every stage of the expanding path: the network then returns a dict
+            of `logits`, `logits_1` (half the resolution), ... It needs two downsamplings.
 
     Returns:
         `keras.Model` from `image` to float32 `logits` `(batch, height, width, num_classes)`.
@@ -142,7 +141,7 @@ def _build(
     deep_supervision,
 ):
     check_range(name, "filters", filters, low=1)
-    check_range(name, "downsamplings", downsamplings, low=3 if deep_supervision else 0)
+    check_range(name, "downsamplings", downsamplings, low=2 if deep_supervision else 0)
     check_range(name, "convs_per_stage", convs_per_stage, low=2 if residual else 1)
     check_range(name, "max_filters", max_filters, low=1)
     rates = {"dropout": dropout, "spatial_dropout": spatial_dropout}
@@ -178,7 +177,7 @@ def _build(
         )(x)
         x = layers.Concatenate(name=f"skip{level}")([skips[level], x])
         x = stage(x, widths[level], stride=1, name=f"decoder{level}")
-        if deep_supervision and 0 < level < downsamplings - 1:
+        if deep_supervision and level:
             head = f"logits_{level}"
             outputs[head] = CONV[rank](num_classes, 1, dtype="float32", name=head)(x)
 

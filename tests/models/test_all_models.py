@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import segkit.layers  # noqa: F401  (registers what .keras files name)
 from segkit.errors import ConfigError
-from segkit.losses.ce_dice import ce_dice
+from segkit.losses import build_loss
 from segkit.models import MODELS
 from segkit.models import build_model
 
@@ -23,6 +23,7 @@ SMALL = {
     "fcn8s": FCN,
 }
 CLASSES = 3
+LOSS = build_loss("ce_dice")
 
 every_model = pytest.mark.parametrize("name", MODELS)
 
@@ -77,7 +78,7 @@ def test_gradient_reaches_every_weight(name, normalization):
     model = _build(name, normalization=normalization)
     images, labels = _batch(name, size=4)
     with tf.GradientTape() as tape:
-        loss = ce_dice(labels, model(images, training=True))
+        loss = LOSS(labels, model(images, training=True))
     weights = model.trainable_variables
     running = [v for v in model.variables if "moving" in v.path]
     assert len(weights) == len(model.variables) - len(running)
@@ -94,10 +95,10 @@ def test_one_step_lowers_the_loss(name):
     images, labels = _batch(name)
     weights = [w.value for w in model.trainable_variables]
     with tf.GradientTape() as tape:
-        before = tf.reduce_mean(ce_dice(labels, model(images, training=True)))
+        before = tf.reduce_mean(LOSS(labels, model(images, training=True)))
     for weight, gradient in zip(weights, tape.gradient(before, weights), strict=True):
         weight.assign_sub(1e-3 * gradient)
-    after = tf.reduce_mean(ce_dice(labels, model(images, training=True)))
+    after = tf.reduce_mean(LOSS(labels, model(images, training=True)))
     assert after < before
 
 

@@ -82,7 +82,7 @@ def test_unet_refuses_shapes_and_says_what_fits(name, shape, message):
         ),
         ({"stochastic_depth": 0.1}, "needs residual: true for stochastic_depth, got false"),
         ({"residual": True, "convs_per_stage": 1}, "convs_per_stage to be at least 2, got 1"),
-        ({"deep_supervision": True, "downsamplings": 2}, "downsamplings to be at least 3, got 2"),
+        ({"deep_supervision": True, "downsamplings": 1}, "downsamplings to be at least 2, got 1"),
         ({"spatial_dropout": -0.1}, "spatial_dropout to be at least 0 and below 1"),
         ({"normalization": "group", "filters": 12}, "multiple of 8, got 12"),
         ({"filters": 0}, "filters to be at least 1, got 0"),
@@ -101,8 +101,8 @@ def test_one_class_is_refused():
         build_model("unet", 1, (64, 64, 1))
 
 
-def test_deep_supervision_scores_all_stages_but_the_two_coarsest():
-    model = build_model("unet", 3, (64, 96, 1), filters=4, downsamplings=4, deep_supervision=True)
+def test_deep_supervision_scores_every_stage_of_the_expanding_path():
+    model = build_model("unet", 3, (64, 96, 1), filters=4, downsamplings=3, deep_supervision=True)
     outputs = model(np.zeros((2, 64, 96, 1), np.float32))
     shapes = {name: tuple(x.shape) for name, x in outputs.items()}
     assert list(shapes) == ["logits", "logits_1", "logits_2"]
@@ -111,7 +111,7 @@ def test_deep_supervision_scores_all_stages_but_the_two_coarsest():
     assert shapes["logits_2"] == (2, 16, 24, 3)
     assert {x.dtype for x in outputs.values()} == {tf.float32}
     # The heads are 1 x 1 convolutions on stages of 8 and 16 filters to 3 classes, with bias.
-    plain = build_model("unet", 3, (64, 96, 1), filters=4, downsamplings=4)
+    plain = build_model("unet", 3, (64, 96, 1), filters=4, downsamplings=3)
     assert model.count_params() - plain.count_params() == (8 * 3 + 3) + (16 * 3 + 3)
 
 
