@@ -77,7 +77,7 @@ def test_saving_and_loading_gives_the_same_config(config_file, tmp_path):
         ("train.warmup_steps=0.5", r"train.warmup_steps must be int, got 0.5"),
         ("train.l1=-0.1", r"train.l1 must be 0 or more, got -0.1"),
         ("train.l2=-0.1", r"train.l2 must be 0 or more, got -0.1"),
-        ("train.xla=maybe", r"train.xla must be auto, on or off"),
+        ("train.xla=maybe", r"train.xla must be auto, on, off or step"),
         ("data.patch_size=[8]", r"data.patch_size must be 2 or 3 sides, got \[8\]"),
         ("data.patch_size=[8, a]", r"data.patch_size must be list\[int\]"),
         ("data.foreground_fraction=2", r"must be between 0 and 1, got 2"),
