@@ -10,6 +10,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "segkit/__init__.py").read_text()).group(1)
 
 CODECS = ["pylibjpeg>=2.1", "pylibjpeg-openjpeg>=2.6", "pyjpegls>=1.5", "python-gdcm>=3.2"]
+TUNE = ["optuna>=4.9"]
 
 setup(
     name="segkit",
@@ -40,6 +41,7 @@ setup(
     ],
     extras_require={
         "dicom-codecs": CODECS,
+        "tune": TUNE,
         "test": [
             "pytest>=8",
             "ruff>=0.12",
@@ -47,6 +49,7 @@ setup(
             "scikit-image>=0.24",
             "highdicom>=0.27",
             *CODECS,
+            *TUNE,
         ],
     },
 )

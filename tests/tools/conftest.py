@@ -1,6 +1,8 @@
 """A trained run without training: a closed-form network that thresholds intensities."""
 
 import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -99,3 +101,37 @@ def mistake(capsys):
         return lines[0]
 
     return call
+
+
+@pytest.fixture(scope="session")
+def phantom_data(tmp_path_factory):
+    """Folder of six prepared phantoms: one in each of five folds, one held back."""
+    from data_prep.convert import Options
+    from data_prep.convert import convert
+    from data_prep.layouts import scan_source
+
+    folder = tmp_path_factory.mktemp("phantoms") / "phantom"
+    options = Options(layout="phantom")
+    convert(scan_source("phantom", "ct:6"), folder, source="ct:6", options=options)
+    return folder
+
+
+@pytest.fixture
+def fake_tools(tmp_path):
+    """Folder of a `train.py` and an `evaluate.py` that need no TensorFlow and no time.
+
+    `plan` sets what runs do, by the name of their folder, as `tests/tools/fakes` describes;
+    `calls` returns the arguments of each call so far.
+    """
+    folder = tmp_path / "fake_tools"
+    shutil.copytree(Path(__file__).with_name("fakes"), folder)
+
+    def plan(**runs):
+        (folder / "plan.json").write_text(json.dumps(runs))
+
+    def calls():
+        lines = (folder / "calls.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    plan()
+    return SimpleNamespace(folder=folder, plan=plan, calls=calls)

@@ -1,0 +1,292 @@
+"""Trains a model once per fold and scores every case with the fold that did not train on it."""
+
+import argparse
+import contextlib
+import json
+import os
+import runpy
+import sys
+import time
+from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
+
+from data_prep.manifest import load_manifest
+from data_prep.manifest import write_text
+from segkit.config import Config
+from segkit.config import save_config
+from segkit.errors import ConfigError
+from segkit.errors import DataError
+from segkit.errors import SegkitError
+from segkit.errors import exit_code
+from segkit.errors import writing
+from segkit.training.checkpoint import list_checkpoints
+from segkit.training.jobs import complete_config
+from segkit.training.jobs import exclusive
+from segkit.training.jobs import gpu_shares
+from segkit.training.jobs import is_complete
+from segkit.training.jobs import read_history
+from segkit.training.jobs import run_side_by_side
+from segkit.training.jobs import sigterm_interrupts
+from segkit.training.jobs import start
+from segkit.training.jobs import training_arguments
+from segkit.training.run import check_resumable
+
+TOOLS = Path(__file__).resolve().parent
+MEND = "Free some space, then repeat the command."
+
+EXAMPLES = """examples:
+  python tools/cross_validate.py --model fcn8s --out runs/cv-fcn8s           # built-in phantoms
+  python tools/cross_validate.py --model unet3d --data data/hippocampus --out runs/cv-unet3d
+  python tools/cross_validate.py --model unet3d --data data/hippocampus --out runs/cv-unet3d \\
+      --jobs 4 --devices gpu:1 --set train.epochs=100
+
+Each fold is a run folder of its own: OUT/fold0, OUT/fold1, ... Repeat the command to go on after
+an interruption: folds that are finished stay as they are, the others go on.
+"""
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", metavar="NAME", help="short for --config configs/NAME.yaml")
+    which.add_argument("--config", metavar="FILE", help="configuration to train")
+    add = parser.add_argument
+    add("--data", metavar="FOLDER", help="written by tools/prepare_data.py")
+    add("--out", metavar="FOLDER", required=True, help="folder of all folds and their results")
+    add("--folds", type=int, nargs="+", metavar="N", help="folds to train (default: all)")
+    add("--jobs", type=int, default=1, metavar="N", help="folds to train at once (default: 1)")
+    add("--devices", default="auto", help="of each fold: auto, cpu, cpu:N, gpu or gpu:N")
+    add("--set", metavar="KEY=VALUE", action="append", default=[], help="override a config key")
+    return parser.parse_args(argv)
+
+
+def main(argv=None, *, tools=TOOLS):
+    """Runs the tool and returns its exit code, see `segkit.errors.exit_code`.
+
+    Args:
+        argv: Arguments.
+        tools: Folder of the `train.py` and `evaluate.py` to run per fold.
+    """
+    return exit_code(
+        lambda args: cross_validate(args, tools),
+        parse_args(argv),
+        interrupted="finished folds and checkpoints are kept. Repeat the command to go on.",
+    )
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold: its number, its run folder and the configuration that it trains with."""
+
+    number: int
+    folder: Path
+    config: Config
+
+    @property
+    def evaluation(self):
+        """Folder of the scores of the cases that this fold did not train on."""
+        return self.folder / "evaluation" / f"fold{self.number}"
+
+    @property
+    def finished(self):
+        """Whether the fold was trained to its end, and scored after that."""
+        results, history = self.evaluation / "results.json", self.folder / "history.csv"
+        if not results.exists() or not is_complete(self.folder):
+            return False
+        return results.stat().st_mtime >= history.stat().st_mtime
+
+
+def cross_validate(args, tools):
+    """Trains, scores, merges, writes and prints."""
+    if args.jobs < 1:
+        raise ConfigError(f"--jobs must be at least 1, got {args.jobs}.")
+    if any(text.partition("=")[0].strip() == "data.fold" for text in args.set):
+        raise ConfigError("--set data.fold does not go with cross-validation. Use --folds.")
+    out = Path(args.out)
+    config = complete_config(runpy.run_path(str(TOOLS / "train.py")), args)
+    manifest = load_manifest(config.data.path)
+    folds = [
+        Fold(n, out / f"fold{n}", replace(config, data=replace(config.data, fold=n)))
+        for n in range(manifest["folds"])
+    ]
+    chosen = choose(folds, args.folds)
+    with exclusive(out) as lock, sigterm_interrupts():
+        for fold in folds:
+            check_fold(fold, manifest)
+        with writing(out, MEND):
+            save_config(config, out / "config.yaml")
+        failures = run_folds(chosen, args, tools, lock)
+        finished = [fold for fold in folds if fold.finished]
+        if finished:
+            report(out, finished, manifest)
+    if failures:
+        names = ", ".join(f"fold{n}" for n in sorted(failures))
+        raise SegkitError(
+            f"{len(failures)} of {len(chosen)} folds failed: {names}; the reasons stand above. "
+            "Mend them, then repeat the command to go on."
+        )
+
+
+def choose(folds, numbers):
+    """Returns the folds with the given numbers, all for `None`."""
+    for number in numbers or ():
+        if not 0 <= number < len(folds):
+            raise ConfigError(
+                f"--folds must be from 0 to {len(folds) - 1}, the data set's folds, got {number}."
+            )
+    return [fold for fold in folds if numbers is None or fold.number in numbers]
+
+
+def check_fold(fold, manifest):
+    """Refuses to go on with a fold that was begun with other settings or other data."""
+    begun = list_checkpoints(fold.folder / "checkpoints") or fold.evaluation.exists()
+    if not begun:
+        return
+    check_resumable(fold.folder, fold.config)
+    if load_manifest(fold.folder) != manifest:
+        raise DataError(
+            f"{fold.config.data.path} was prepared anew since {fold.folder} was begun. "
+            "Name another --out."
+        )
+
+
+def run_folds(folds, args, tools, lock):
+    """Brings folds to their end, some at once; returns fold number -> why of those that failed."""
+    progress, failures = Progress(folds), {}
+    for fold in folds:
+        if fold.finished:
+            progress.say(fold, f"is finished. {score(fold)}")
+
+    def steps(fold, environment):
+        progress.begin(fold)
+        return fold_steps(fold, args.devices, tools, {"lock": lock, "environment": environment})
+
+    left = [fold for fold in folds if not fold.finished]
+    ended = run_side_by_side(left, steps, gpu_shares(args.jobs), on_poll=progress.update)
+    with contextlib.closing(ended):
+        for fold, reason in ended:
+            progress.end(fold, reason)
+            if reason:
+                failures[fold.number] = reason
+    return failures
+
+
+def fold_steps(fold, devices, tools, options):
+    """Starts the jobs of a fold, and yields each; goes on when it has ended.
+
+    Returns:
+        Why the fold failed, in one line, or `None` if it did not.
+    """
+    log, config = fold.folder / "log.txt", fold.folder.parent / "config.yaml"
+    overrides = [f"data.fold={fold.number}"]
+    arguments = training_arguments(fold.folder, config, overrides, devices)
+    job = start(tools / "train.py", arguments, log, **options)
+    yield job
+    reason = job.failure()
+    if reason is None and not is_complete(fold.folder):
+        reason = "its training was stopped from outside before the last epoch."
+    if reason is not None:
+        return reason
+    arguments = ["--run", fold.folder, "--devices", devices.partition(":")[0]]
+    job = start(tools / "evaluate.py", arguments, log, **options)
+    yield job
+    return job.failure()
+
+
+class Progress:
+    """Prints each epoch that a fold ends, and the time left over all folds."""
+
+    def __init__(self, folds):
+        self._folds, self._begun = folds, []
+        self._ended = {fold.number for fold in folds if fold.finished}
+        self._epochs = {fold.number: self._last_epoch(fold) for fold in folds}
+        self._started, self._before = time.monotonic(), self._share()
+
+    def begin(self, fold):
+        """Looks at a fold from now on: before, its folder may tell of an attempt that is void."""
+        self._begun.append(fold)
+
+    def update(self):
+        """Prints what is new."""
+        for fold in self._begun:
+            history = read_history(fold.folder)
+            epoch = history[-1][0] if history else 0
+            if epoch > self._epochs[fold.number]:
+                self._epochs[fold.number] = epoch
+                self.say(
+                    fold,
+                    f"epoch {epoch}/{fold.config.train.epochs}  val Dice {history[-1][1]:.4f}  "
+                    f"all folds {self._share():.0%}  ETA {self._left()}",
+                )
+
+    def end(self, fold, reason):
+        """Says how a fold ended."""
+        self.update()
+        self._ended.add(fold.number)
+        log = fold.folder / "log.txt"
+        self.say(fold, f"failed: {reason} (see {log})" if reason else f"is finished. {score(fold)}")
+
+    def say(self, fold, text):
+        """Prints a line about a fold at once."""
+        print(f"fold{fold.number}  {text}", flush=True)
+
+    def _last_epoch(self, fold):
+        history = read_history(fold.folder) if list_checkpoints(fold.folder / "checkpoints") else []
+        return history[-1][0] if history else 0
+
+    def _share(self):
+        """The share of all epochs that is done; a fold that has ended has none left."""
+        done = [
+            1
+            if fold.number in self._ended
+            else self._epochs[fold.number] / fold.config.train.epochs
+            for fold in self._folds
+        ]
+        return sum(done) / len(done)
+
+    def _left(self):
+        done = self._share()
+        seconds = (time.monotonic() - self._started) * (1 - done) / (done - self._before)
+        hours, seconds = divmod(round(seconds), 3600)
+        return f"{hours}:{seconds // 60:02d}:{seconds % 60:02d}"
+
+
+def score(fold):
+    """Returns the score of a finished fold as text."""
+    results = json.loads((fold.evaluation / "results.json").read_text(encoding="utf-8"))
+    dice = results["mean_foreground_dice"]
+    return "It has no foreground." if dice is None else f"Mean foreground Dice {dice:.4f}."
+
+
+def report(out, finished, manifest):
+    """Merges the folds, writes results.json, cases.csv and summary.png, prints the table."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from segkit.inference.cross_validation import fold_table
+    from segkit.inference.cross_validation import merge_cases
+    from segkit.inference.cross_validation import merge_folds
+    from segkit.inference.cross_validation import save_summary
+
+    evaluations = {fold.number: fold.evaluation for fold in finished}
+    results = {
+        "model": finished[0].config.model.name,
+        "data": manifest["name"],
+        **merge_folds(evaluations),
+    }
+    with writing(out, MEND):
+        text = json.dumps(results, indent=1, allow_nan=False)
+        write_text(out / "results.json", text + "\n")
+        write_text(out / "cases.csv", merge_cases(evaluations))
+        save_summary(out / "summary.png", results)
+    print(
+        f"\n{results['model']} on {results['data']}: {len(finished)} of {manifest['folds']} folds, "
+        f"{results['cases']} cases, each scored once,\nby the fold that did not train on it; no "
+        f"patient is in two folds.\n\n{fold_table(results)}\n\n"
+        f"results.json, cases.csv and summary.png: {out}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
