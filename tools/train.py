@@ -58,7 +58,9 @@ def parse_args(argv):
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument(
         "--deterministic",
-        action="store_true",
+        action="append_const",
+        dest="set",
+        const="train.deterministic=true",
         help="the same bits in every run; short for --set train.deterministic=true",
     )
     parser.add_argument(
@@ -114,8 +116,6 @@ def read_config(args):
         known = [p.stem for p in CONFIGS.glob("*.yaml")]
         raise ConfigError(f"unknown model {args.model!r}. {nearest(args.model, known)}")
     overrides = [*args.set]
-    if args.deterministic:
-        overrides.append("train.deterministic=true")
     if args.data:
         overrides.append(f"data.path={json.dumps(args.data)}")
     config = load_config(path, overrides, {"model": MODELS, "loss": LOSSES})

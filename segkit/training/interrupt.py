@@ -27,10 +27,10 @@ class StopRequests:
         return bool(self.reason)
 
     def receive(self, number, frame):
-        """Notes a signal; the next one of its kind ends the process at once."""
+        """Notes a signal; a second Ctrl-C ends the process at once."""
         self.reason = signal.Signals(number).name
-        at_once = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-        signal.signal(number, at_once)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager
