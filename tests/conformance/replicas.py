@@ -26,24 +26,24 @@ SIDES = (8, 12)
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 # Settings of `train`, then options of the network.
 FEATURES = {
-    "plain": ({}, {"downsamplings": 1, "convs_per_stage": 2}),
+    "clipping and ema": ({"clip_norm": 0.05, "averaging": {"name": "ema", "decay": 0.5}}, {}),
     "accumulation": ({"accumulation_steps": 2}, {}),
-    "ema": ({"averaging": {"name": "ema", "decay": 0.5}}, {}),
-    "clipping": ({"clip_norm": 0.05}, {}),
     "dropout": (
         {},
         {"dropout": 0.3, "spatial_dropout": 0.2, "residual": True, "stochastic_depth": 0.3}
         | {"convs_per_stage": 2},
     ),
     "batch norm": ({}, {"normalization": "batch"}),
+}
+IN_FLOAT32 = {
+    "plain": ({}, {}),
     "penalties": ({"l1": 1e-3, "l2": 1e-2, "weight_decay": 0.1}, {}),
     "deep supervision": ({}, {"deep_supervision": True, "downsamplings": 2}),
 }
-LOSS_OPTIONS = {
-    "dice": {"group_size": 2},
-    "region_ce_dice": {"regions": [[1, 2], [2], [0, 1]]},
-    "weighted_sum": {"parts": [{"cross_entropy": {}}, {"boundary": {"weight": 0.1}}]},
-}
+CASES = [(f, p) for f in FEATURES for p in PRECISIONS] + [(f, "float32") for f in IN_FLOAT32]
+NEEDED = {"dice": {"group_size": 2}, "region_ce_dice": {"regions": [[1, 2], [2], [0, 1]]}}
+SUMMED = [name for name in LOSSES if name != "weighted_sum"]
+EVERY_LOSS = {"parts": [{name: NEEDED.get(name, {})} for name in SUMMED]}
 
 
 def batches(part=(0, 1)):
@@ -57,8 +57,8 @@ def batches(part=(0, 1)):
     return data.batch(BATCH, drop_remainder=True)
 
 
-def train(strategy, loss, model, **settings):
-    """Returns losses, gradient norms, counts and weights after a few steps."""
+def train(strategy, model, loss="ce_dice", loss_options=None, **settings):
+    """Returns losses and their terms, gradient norms, counts and weights after a few steps."""
     defaults = {"optimizer": {"name": "sgd", "momentum": 0.5}, "learning_rate": 0.1}
     raw = {"epochs": 1, "steps_per_epoch": STEPS, "batch_size": BATCH, **defaults, **settings}
     config = config_from_dict(
@@ -72,7 +72,7 @@ def train(strategy, loss, model, **settings):
 
     def build():
         network = build_model("unet", CLASSES, (*SIDES, 1), **model)
-        return network, build_loss(loss, **LOSS_OPTIONS.get(loss, {}))
+        return network, build_loss(loss, **(loss_options or {}))
 
     learner = build_learner(config, strategy, build)
     step, validate = make_steps(learner, config, strategy, CLASSES)
@@ -86,7 +86,9 @@ def train(strategy, loss, model, **settings):
         weights = np.concatenate([np.ravel(w.numpy()) for w in learner.model.weights])
         if learner.average:
             held_out = [validate(batch) for batch in distribute(strategy, BATCH, batches)]
+    terms = {name: [float(r["terms"][name]) for r in results] for name in results[0]["terms"]}
     return {
+        **terms,
         "loss": [float(r["loss"]) for r in results + held_out],
         "gradient_norm": [float(r["gradient_norm"]) for r in results],
         "counts": [r["counts"].numpy() for r in results + held_out],
@@ -95,18 +97,17 @@ def train(strategy, loss, model, **settings):
 
 
 def main(replicas, path):
-    """Runs every feature in every precision, and every loss, with and without XLA."""
+    """Runs every feature in every precision, and the sum of all losses, with and without XLA."""
     strategy, found = make_strategy(f"cpu:{replicas}"), {}
     small = {"filters": 4, "downsamplings": 0, "convs_per_stage": 1}
     for xla in (False, True):
-        for precision in PRECISIONS:
-            for feature, (settings, options) in FEATURES.items():
-                options = small | options
-                found[f"{feature}|{precision}|{xla}"] = train(
-                    strategy, "ce_dice", options, precision=precision, xla=xla, **settings
-                )
-        for loss in LOSSES:
-            found[f"{loss}|float32|{xla}"] = train(strategy, loss, small, xla=xla)
+        for feature, precision in CASES:
+            settings, options = (FEATURES | IN_FLOAT32)[feature]
+            settings = {"precision": precision, "xla": xla, **settings}
+            found[f"{feature}|{precision}|{xla}"] = train(strategy, small | options, **settings)
+        found[f"losses|float32|{xla}"] = train(
+            strategy, small, "weighted_sum", EVERY_LOSS, xla=xla, learning_rate=0.01
+        )
     flat = {f"{name}|{key}": np.array(v) for name, r in found.items() for key, v in r.items()}
     np.savez(path, **flat)
 

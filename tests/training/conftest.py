@@ -52,7 +52,8 @@ class Task:
         )
 
     def build(self, **options):
-        model = build_model("unet", 2, (16, 16, 1), filters=4, downsamplings=1, **options)
+        options = {"filters": 4, "downsamplings": 1, **options}
+        model = build_model("unet", 2, (16, 16, 1), **options)
         return model, build_loss("ce_dice")
 
     def train_batches(self, first_example=0, part=(0, 1), batch_size=4):

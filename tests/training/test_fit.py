@@ -6,13 +6,16 @@ from functools import partial
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.training.fit import fit
+from segkit.training.progress import EpochResults
 from segkit.training.run import create_run
 from segkit.training.run import load_run
+from tests.training.conftest import Task
 
 MANIFEST = {
     "name": "discs",
@@ -32,6 +35,12 @@ def train(task, folder, *, replicas=1, resume=False, lines=None, model=None, **s
         resume=resume,
         report=(lines if lines is not None else []).append,
     )
+
+
+def checkpoint_arrays(folder):
+    newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
+    with np.load(newest / "state.npz") as file:
+        return {name: file[name] for name in file.files}
 
 
 def history(folder):
@@ -113,12 +122,31 @@ def test_a_corrupt_newest_checkpoint_falls_back_to_the_one_before(task, tmp_path
     assert "after epoch 1 of 2" in lines[1]
 
 
-def test_checkpoints_come_every_so_many_epochs_and_the_newest_are_kept(task, tmp_path):
-    settings = {"epochs": 7, "steps_per_epoch": 1, "checkpoint_every": 2, "keep_checkpoints": 3}
-    train(task, tmp_path / "run", **settings)
+def test_the_newest_checkpoints_and_the_best_are_kept(task, tmp_path, monkeypatch):
+    scores = iter([0.5, 0.9, 0.1, 0.2, 0.3, 0.4, 0.5])
+    row = EpochResults.row
+
+    def scored(results, split):
+        fixed = {"validation_dice": next(scores)} if split == "validation" else {}
+        return row(results, split) | fixed
+
+    monkeypatch.setattr(EpochResults, "row", scored)
+    settings = {"epochs": 7, "steps_per_epoch": 1, "checkpoint_every": 2, "keep_checkpoints": 2}
+    progress = train(task, tmp_path / "run", **settings)
+    assert (progress.best_epoch, progress.best_dice) == (2, 0.9)
     names = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
-    # Every second epoch and the last one: 2, 4, 6, 7; the newest three are kept.
-    assert names == ["step-00000004", "step-00000006", "step-00000007"]
+    # Every second epoch, each best one (1 and 2) and the last: 1, 2, 4, 6, 7.
+    assert names == ["step-00000002", "step-00000006", "step-00000007"]
+
+
+def test_resuming_brings_back_the_best_model_of_the_checkpoint(task, tmp_path):
+    folder = tmp_path / "run"
+    train(task, folder, epochs=3, averaging="ema")
+    before = [w.numpy() for w in load_run(folder).model.weights]
+    (folder / "model.keras").write_bytes(b"left behind by what came after the checkpoint")
+    train(task, folder, epochs=3, averaging="ema", resume=True)
+    for weight, expected in zip(load_run(folder).model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, expected)
 
 
 def test_the_seed_decides_on_the_initial_weights(task, tmp_path):
@@ -177,8 +205,93 @@ def test_a_batch_that_does_not_divide_is_refused_before_training(task, tmp_path)
 
 
 def test_a_loss_that_explodes_stops_the_run(task, tmp_path):
-    with pytest.raises(ConfigError, match=r"the loss became .* Lower train.learning_rate"):
+    with pytest.raises(ConfigError, match="the loss became nan in step") as caught:
         train(task, tmp_path / "run", learning_rate=1e30, clip_norm=0.0, epochs=3)
+    assert "lower train.learning_rate or train.clip_norm" in str(caught.value)
+
+
+@pytest.mark.parametrize("step", [1, 6, 8])
+def test_a_batch_with_which_the_loss_is_not_finite_is_named_and_saved(task, tmp_path, step):
+    broken = Task()
+    broken.images = task.images.copy()
+    broken.images[4 * step - 2, 3, 3] = np.nan  # the third of its batch
+    with pytest.raises(ConfigError, match=f"nan in step {step} on patches of disc") as caught:
+        train(broken, tmp_path / "run")
+    names = [f"disc{n}" for n in range(4 * step - 4, 4 * step)]
+    assert f"on patches of {', '.join(names)} (saved as " in str(caught.value)
+    with np.load(tmp_path / "run" / f"nonfinite-step-{step}.npz") as file:
+        assert list(file["case"]) == names
+        np.testing.assert_array_equal(file["image"], broken.images[4 * step - 4 : 4 * step])
+        np.testing.assert_array_equal(file["label"], broken.labels[4 * step - 4 : 4 * step])
+    saved = sorted(p.name for p in (tmp_path / "run").glob("checkpoints/step-*"))
+    assert saved == ["step-00000004"][: (step - 1) // 4]
+
+
+def test_the_averaged_weights_are_validated_and_saved(task, tmp_path):
+    plain, averaged = tmp_path / "plain", tmp_path / "averaged"
+    train(task, plain, epochs=1)
+    train(task, averaged, epochs=1, averaging={"name": "ema", "decay": 0.999})
+    rows = [history(run)[0] for run in (plain, averaged)]
+    assert rows[0]["train_loss"] == rows[1]["train_loss"]
+    assert rows[0]["validation_loss"] != rows[1]["validation_loss"]
+    last = checkpoint_arrays(averaged)
+    model = load_run(averaged).model
+    kernel = model.get_layer("logits").get_weights()[0]
+    assert any(np.array_equal(kernel, v) for k, v in last.items() if k.startswith("average/"))
+    assert not any(np.array_equal(kernel, v) for k, v in last.items() if k.startswith("model/"))
+
+
+def test_accumulation_changes_memory_and_not_the_curve(task, tmp_path):
+    for steps in (1, 4):
+        train(task, tmp_path / str(steps), epochs=1, accumulation_steps=steps)
+    one, four = (history(tmp_path / str(steps))[0] for steps in (1, 4))
+    np.testing.assert_allclose(float(four["train_loss"]), float(one["train_loss"]), rtol=1e-5)
+    with pytest.raises(ConfigError, match="1 replicas of 3 accumulation steps. Use 3 or 6"):
+        train(task, tmp_path / "3", epochs=1, accumulation_steps=3)
+
+
+def test_the_whole_step_can_be_compiled_on_one_device(task, tmp_path):
+    for xla in (False, "step"):
+        train(task, tmp_path / str(xla), epochs=1, xla=xla)
+    plain, compiled = (history(tmp_path / str(xla))[0] for xla in (False, "step"))
+    for column in ("train_loss", "validation_loss", "gradient_norm"):
+        np.testing.assert_allclose(float(compiled[column]), float(plain[column]), rtol=1e-4)
+    with pytest.raises(ConfigError, match="train.xla=step .* GPUs only. Set train.xla=on"):
+        train(task, tmp_path / "two", replicas=2, xla="step")
+
+
+def test_deep_supervision_trains_all_resolutions_and_saves_the_finest(task, tmp_path):
+    model = {"deep_supervision": True, "downsamplings": 2}
+    progress = train(task, tmp_path / "run", epochs=4, model=model)
+    assert progress.best_dice > 0.5
+    saved = load_run(tmp_path / "run").model
+    assert saved.output.shape == (None, 16, 16, 2)
+    assert "logits_1" not in [layer.name for layer in saved.layers]
+
+
+def test_what_is_asked_for_is_shown(task, tmp_path):
+    folder = tmp_path / "run"
+    train(task, folder, epochs=2, histograms=True, hparams=True, profile_steps=[2, 3], l2=1e-3)
+    log = EventAccumulator(str(folder / "logs/train"), {"tensors": 0}).Reload()
+    tags = set(log.Tags()["tensors"])
+    assert {"memory_mb", "loss/cross_entropy", "loss/dice", "loss/penalty"} <= tags
+    assert {"learning_rate_per_step", "gradient_norm_per_step", "logits/kernel"} <= tags
+    assert len(log.Tensors("learning_rate_per_step")) == 8
+    held_out = EventAccumulator(str(folder / "logs/validation"), {"tensors": 0}).Reload()
+    assert "best_dice" in held_out.Tags()["tensors"]
+    plugins = held_out.summary_metadata.values()
+    assert any(m.plugin_data.plugin_name == "hparams" for m in plugins)
+    assert list((folder / "logs" / "train").rglob("*.xplane.pb"))
+    with Image.open(folder / "progress.png") as picture:
+        assert picture.size == (1200, 350)
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 10
+
+
+def test_nothing_of_that_is_written_unasked(finished):
+    folder, _, _ = finished
+    log = EventAccumulator(str(folder / "logs/train"), {"tensors": 0}).Reload()
+    assert not {"logits/kernel", "loss/penalty"} & set(log.Tags()["tensors"])
+    assert not list((folder / "logs").rglob("*.xplane.pb"))
 
 
 def test_two_replicas_save_a_model_that_loads(task, tmp_path):
