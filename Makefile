@@ -10,7 +10,7 @@ train: $(VENV)/.installed
 	$(BIN)/python tools/train.py --model fcn8s
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

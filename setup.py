@@ -44,6 +44,7 @@ setup(
         "tune": TUNE,
         "test": [
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "ruff>=0.12",
             "SimpleITK>=2.4",
             "scikit-image>=0.24",

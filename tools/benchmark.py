@@ -204,40 +204,35 @@ def rate_of(make, args):
 
 def waiting(make, augment, manifest, config, args):
     """Returns the share of time that a training step waits for its input."""
-    import keras
     import tensorflow as tf
 
     from data_prep.pipeline import device_augmentation
     from segkit.losses import build_loss
     from segkit.models import build_model
-    from segkit.training.optimizers import build_optimizer
-    from segkit.training.step import make_train_step
+    from segkit.training.learner import build_learner
+    from segkit.training.learner import make_steps
 
-    keras.utils.set_random_seed(0)
     classes, patch = len(manifest["classes"]), tuple(args.patch)
-    shape = (*patch, len(manifest["channels"]))
-    model = build_model(config.model.name, classes, shape, **config.model.options)
-    optimizer = build_optimizer(config.train)
-    optimizer.build(model.trainable_variables)
+
+    def build():
+        shape = (*patch, len(manifest["channels"]))
+        model = build_model(config.model.name, classes, shape, **config.model.options)
+        return model, build_loss(config.loss.name, **config.loss.options)
+
+    strategy = tf.distribute.get_strategy()
+    learner = build_learner(config.train, strategy, build)
     on_device = augment.placement == "device"
-    step = make_train_step(
-        tf.distribute.get_strategy(),
-        model,
-        build_loss(config.loss.name, **config.loss.options),
-        optimizer,
-        num_classes=classes,
-        batch_size=args.batch,
-        xla=False,
-        prepare=device_augmentation(augment, patch, classes) if on_device else None,
-    )
+    prepare = device_augmentation(augment, patch, classes) if on_device else None
+    step, _ = make_steps(learner, config.train, strategy, classes, prepare)
+    first, go_on = tf.constant(0, tf.int64), tf.constant(0.0)
     iterator, waited = iter(make()), 0.0
-    step(*next(iterator))["loss"].numpy()
+    step(next(iterator), first, go_on)["loss"].numpy()
     start = time.perf_counter()
     for _ in range(max(2, args.patches // args.batch // 2)):
         before = time.perf_counter()
         batch = next(iterator)
         waited += time.perf_counter() - before
-        step(*batch)["loss"].numpy()
+        step(batch, first, go_on)["loss"].numpy()
     return waited / (time.perf_counter() - start)
 
 
