@@ -1,8 +1,9 @@
 """From TFRecord shards to an endless, shuffled stream of numbered records, with `tf.data`.
 
-The stream runs in rounds of as many examples as there are records, those of each case as often as
-its repeats say. In each round the records are shuffled anew; every `1 / foreground_fraction`-th example takes the next record that holds
-foreground, the others the next record of all.
+The stream runs in rounds of as many examples as there are records, those of each case counted as
+often as its repeats say. In each round the records are shuffled anew; every
+`1 / foreground_fraction`-th example takes the next record that holds foreground, the others the
+next record of all.
 """
 
 import contextlib

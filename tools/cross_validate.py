@@ -8,6 +8,7 @@ import runpy
 import sys
 from dataclasses import dataclass
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from data_prep.manifest import load_manifest
@@ -33,6 +34,7 @@ from segkit.training.run import check_resumable
 
 TOOLS = Path(__file__).resolve().parent
 MEND = "Free some space, then repeat the command."
+SAY = partial(print, flush=True)
 
 EXAMPLES = """examples:
   python tools/cross_validate.py --model fcn8s --out runs/cv-fcn8s           # built-in phantoms
@@ -166,7 +168,7 @@ def check_fold(fold, manifest):
 
 def run_folds(folds, args, tools, lock):
     """Brings folds to their end, some at once; returns fold number -> why of those that failed."""
-    progress, failures = JobsProgress(folds, "folds"), {}
+    progress, failures = JobsProgress(folds, "folds", SAY), {}
     for fold in folds:
         if fold.finished:
             progress.say(fold, f"is finished. {fold.score}")

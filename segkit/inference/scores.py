@@ -85,4 +85,3 @@ def _mean(values, axis):
     defined = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.where(defined, values, 0).sum(axis) / defined.sum(axis)
-

@@ -37,9 +37,7 @@ def bootstrap_repeats(patients, seed, member):
     """
     drawn = np.random.default_rng([seed, member]).integers(len(patients), size=len(patients))
     counts = np.bincount(drawn, minlength=len(patients)).tolist()
-    return {
-        case: count for cases, count in zip(patients, counts, strict=True) for case in cases
-    }
+    return {case: count for cases, count in zip(patients, counts, strict=True) for case in cases}
 
 
 def boost(weights, errors):
@@ -78,9 +76,7 @@ def boost(weights, errors):
         return Boosted(mean, 1.0, None)
     weight *= beta ** (1 - loss)
     weight /= weight.mean()
-    return Boosted(
-        mean, float(np.log(1 / beta)), dict(zip(cases, weight.tolist(), strict=True))
-    )
+    return Boosted(mean, float(np.log(1 / beta)), dict(zip(cases, weight.tolist(), strict=True)))
 
 
 def as_repeats(weights):

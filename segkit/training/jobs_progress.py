@@ -7,17 +7,18 @@ from segkit.training.jobs import read_history
 
 
 class JobsProgress:
-    """Prints each epoch that a run ends, and the time left over all runs."""
+    """Reports each epoch that a run ends, and the time left over all runs."""
 
-    def __init__(self, runs, what):
+    def __init__(self, runs, what, report):
         """Looks at what is done already.
 
         Args:
             runs: Objects with `name`, unique; `folder`; `config`, a `Config`; `finished`, whether
                 nothing is left to do; `score`, then a sentence about the outcome.
             what: What they are, in the plural.
+            report: Called with each line.
         """
-        self._runs, self._what, self._begun = runs, what, []
+        self._runs, self._what, self._report, self._begun = runs, what, report, []
         self._ended = {run.name for run in runs if run.finished}
         self._epochs = {run.name: _last_epoch(run) for run in runs}
         self._started, self._before = time.monotonic(), self._share()
@@ -27,7 +28,7 @@ class JobsProgress:
         self._begun.append(run)
 
     def update(self):
-        """Prints what is new."""
+        """Reports what is new."""
         for run in self._begun:
             history = read_history(run.folder)
             epoch = history[-1][0] if history else 0
@@ -47,8 +48,8 @@ class JobsProgress:
         self.say(run, f"failed: {reason} (see {log})" if reason else f"is finished. {run.score}")
 
     def say(self, run, text):
-        """Prints a line about a run at once."""
-        print(f"{run.name}  {text}", flush=True)
+        """Reports a line about a run."""
+        self._report(f"{run.name}  {text}")
 
     def _share(self):
         """The share of all epochs that is done; a run that has ended has none left."""

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
+from segkit.errors import DataError
 from segkit.layers.mean_probabilities import FLOOR
 
 VOXELS = 1000  # sampled per class and case
@@ -56,8 +57,33 @@ def log_probabilities(logits):
     return np.maximum(log_softmax(logits, axis=-1), np.log(FLOOR)).astype(np.float32)
 
 
+def sample(predictors, image, label, seed):
+    """Returns the `Samples` of one case.
+
+    Args:
+        predictors: `Predictor` of each base model, none of which has trained on the case.
+        image: float32, shape `(d, h, w, channels)`, prepared.
+        label: Class indices, shape `(d, h, w)`.
+        seed: As for `choose_voxels`.
+    """
+    where, weights = choose_voxels(label, seed)
+    features = []
+    for predictor in predictors:
+        logits = predictor.logits(image).numpy().reshape(-1, predictor.num_classes)
+        features.append(log_probabilities(logits[where]))
+    labels = label.reshape(-1)[where].astype(int)
+    return Samples(np.stack(features, axis=1), labels, weights)
+
+
 def join(parts):
-    """Returns the `Samples` of several cases as one."""
+    """Returns the `Samples` of several cases as one.
+
+    Raises:
+        DataError: If there is none.
+    """
+    parts = list(parts)
+    if not parts:
+        raise DataError("no case of a fold has a label to fit the stacking on.")
     return Samples(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
@@ -105,6 +131,42 @@ def cross_entropy(samples, kernel, bias):
     log_p = log_softmax(logits.astype(float), axis=-1)
     picked = np.take_along_axis(log_p, samples.labels[:, None], axis=-1)[:, 0]
     return float(-np.average(picked, weights=samples.weights))
+
+
+def cross_fitted(folds, names):
+    """Scores base models, their plain mean and the stack on folds, by voxel.
+
+    The stack of a fold is fitted on the other folds.
+
+    Args:
+        folds: List of `Samples`, at least two.
+        names: Names of the base models.
+
+    Returns:
+        Dict name -> mean cross-entropy in nats over all voxels; `"mean"` is the mean of the log
+        probabilities, `"stack"` the logistic model.
+    """
+    samples, count = join(folds), len(names)
+    classes = samples.features.shape[-1]
+    ways = {f"base{n} {name}": np.eye(count)[n] for n, name in enumerate(names)}
+    ways["mean"] = np.full(count, 1 / count)
+    scores = {
+        name: cross_entropy(samples, np.kron(shares[:, None], np.eye(classes)), np.zeros(classes))
+        for name, shares in ways.items()
+    }
+    held_out = []
+    for number, fold in enumerate(folds):
+        others = join([*folds[:number], *folds[number + 1 :]])
+        held_out.append(cross_entropy(fold, *fit_stacking(others)))
+    shares = [fold.weights.sum() for fold in folds]
+    return scores | {"stack": float(np.average(held_out, weights=shares))}
+
+
+def cross_entropy_table(scores):
+    """Returns the result of `cross_fitted` as text."""
+    width = max(map(len, scores))
+    lines = ["Cross-entropy of out-of-fold voxels (lower is better):", ""]
+    return "\n".join([*lines, *(f"{name:{width}}  {value:.4f}" for name, value in scores.items())])
 
 
 def _mean_of_bases(bases, classes):
