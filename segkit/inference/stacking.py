@@ -10,7 +10,7 @@ from segkit.errors import DataError
 from segkit.layers.mean_probabilities import FLOOR
 
 VOXELS = 1000  # sampled per class and case
-RIDGE = 1e-4
+RIDGE = 1e-3
 
 
 class Samples(NamedTuple):
@@ -90,9 +90,10 @@ def join(parts):
 def fit_stacking(samples):
     """Fits a multinomial logistic model from log probabilities to classes.
 
-    Minimises the weighted mean cross-entropy of `features * kernel + bias` plus `1e-4` times the
-    squared distance from the plain mean of the log probabilities, where the fit starts. This
-    makes the minimum unique and keeps the plain mean where the data say nothing.
+    Minimises the weighted mean cross-entropy of `features * kernel + bias` plus `1e-3` times the
+    squared distance of the kernel from that of the plain mean of the log probabilities, where
+    the fit starts: it stays there where the data say nothing. The bias is free, so the mean
+    probability of each class is its share of the voxels.
 
     Args:
         samples: `Samples`.
@@ -109,14 +110,16 @@ def fit_stacking(samples):
     features = np.column_stack([features, np.ones(count)])
     weights = samples.weights / samples.weights.sum()
     start = _mean_of_bases(bases, classes)
+    penalised = np.arange(len(start))[:, None] < len(start) - 1  # all but the bias
     truth = np.eye(classes)[samples.labels]
 
     def objective(flat):
         matrix = flat.reshape(start.shape)
         log_p = log_softmax(features @ matrix, axis=-1)
-        loss = -weights @ (log_p * truth).sum(axis=-1) + RIDGE * ((matrix - start) ** 2).sum()
-        slope = features.T @ (weights[:, None] * (np.exp(log_p) - truth))
-        return loss, (slope + 2 * RIDGE * (matrix - start)).reshape(-1)
+        moved = (matrix - start) * penalised
+        loss = -weights @ (log_p * truth).sum(axis=-1) + RIDGE * (moved**2).sum()
+        slope = features.T @ (weights[:, None] * (np.exp(log_p) - truth)) + 2 * RIDGE * moved
+        return loss, slope.reshape(-1)
 
     found = minimize(
         objective, start.reshape(-1), jac=True, method="L-BFGS-B", options={"maxiter": 1000}
