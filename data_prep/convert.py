@@ -359,6 +359,9 @@ def _write_shard(job, out, dataset, plan, chunk, overlap):
 
 def _manifest(state, shards):
     request, chunking = state["request"], state["chunking"]
+    groups = {}  # patient -> number: an identifier, even hashed, stays out of the manifest
+    for case in state["cases"]:
+        groups.setdefault(request["cases"][case]["patient"], len(groups))
     resolved = {"chunk": chunking["chunk"], "chunk_overlap": chunking["overlap"]}
     return {
         "schema": SCHEMA,
@@ -371,7 +374,9 @@ def _manifest(state, shards):
         "fingerprint": state["fingerprint"],
         "folds": request["options"]["folds"] if request["classes"] else 0,
         "cases": {
-            case: entry | {"source_sha256": request["cases"][case]["source_sha256"]}
+            case: entry
+            | {"group": groups[request["cases"][case]["patient"]]}
+            | {"source_sha256": request["cases"][case]["source_sha256"]}
             for case, entry in state["cases"].items()
         },
         "skipped": state["skipped"],

@@ -143,6 +143,24 @@ def shard_files(manifest, folder, splits):
     return [str(path) for path in paths]
 
 
+def patients_of(manifest, splits):
+    """Returns the cases of some splits, patient by patient.
+
+    Args:
+        manifest: Dict of `load_manifest`.
+        splits: Names such as `["fold1", "fold2"]`.
+
+    Returns:
+        List with a list of case ids per patient, in order of first appearance. In a data set
+        prepared before cases had a `group`, each case is a patient of its own.
+    """
+    patients = {}
+    for case, entry in manifest["cases"].items():
+        if entry["split"] in splits:
+            patients.setdefault(entry.get("group", case), []).append(case)
+    return list(patients.values())
+
+
 def verify(folder, *, checksums=True, progress=None):
     """Checks that every shard is there, has its size and, if wanted, its SHA-256.
 

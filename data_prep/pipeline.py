@@ -23,6 +23,7 @@ from data_prep.augment.policy import parse_policy
 from data_prep.augment.random import make_keys
 from data_prep.augment.random import uniform
 from data_prep.reader import OPEN_FILES
+from data_prep.reader import examples_per_round
 from data_prep.reader import find_shards
 from data_prep.reader import is_forced
 from data_prep.reader import read_stream
@@ -63,6 +64,7 @@ def build_dataset(
     batch_size,
     seed,
     foreground_fraction=1 / 3,
+    repeats=None,
     augment=None,
     start_index=0,
     part=(0, 1),
@@ -86,6 +88,8 @@ def build_dataset(
         seed: Seed of order, patches and augmentation; an int of 0 or more.
         foreground_fraction: Share of examples centred on foreground, in [0, 1]: a class drawn
             from those that the record holds, then a voxel of that class.
+        repeats: Mapping case id -> how often each of its records is seen per round; a case that
+            is not named: once.
         augment: `Augmentation`, or `None`.
         start_index: Number of examples to leave out at the start: resuming after `n` batches
             takes `n * batch_size`, and costs less than one round.
@@ -112,7 +116,7 @@ def build_dataset(
 
     Raises:
         ConfigError: `patch_size` has neither 2 nor 3 entries, memory for one batch is lacking,
-            or nothing answers at the address `service`.
+            nothing answers at the address `service`, or as `reader.examples_per_round`.
         DataError: As `reader.find_shards`.
     """
     if len(patch_size) not in (2, 3):
@@ -127,9 +131,12 @@ def build_dataset(
     for_records, parallel, prefetch = _share_memory(
         memory_bytes, box, batch_size, len(manifest["channels"]), shards, num_parallel_calls
     )
+    repeats = repeats or {}
     dataset = read_stream(
         folder,
         shards,
+        count=examples_per_round(manifest, shards, repeats),
+        repeats=repeats,
         seed=seed,
         foreground_fraction=foreground_fraction,
         batch_size=batch_size,

@@ -1,11 +1,13 @@
 """From TFRecord shards to an endless, shuffled stream of numbered records, with `tf.data`.
 
-The stream runs in rounds of as many examples as there are records. In each round the records
-are shuffled anew; every `1 / foreground_fraction`-th example takes the next record that holds
-foreground, the others the next record of all.
+The stream runs in rounds of as many examples as there are records, those of each case counted as
+often as its repeats say. In each round the records are shuffled anew; every
+`1 / foreground_fraction`-th example takes the next record that holds foreground, the others the
+next record of all.
 """
 
 import contextlib
+import difflib
 import math
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from data_prep.records import read_records
+from data_prep.shards import chunk_boxes
+from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.errors import nearest
 
@@ -52,10 +56,46 @@ def find_shards(folder, manifest, splits):
     return sorted(shards, key=lambda shard: shard["file"])
 
 
+def examples_per_round(manifest, shards, repeats):
+    """Returns the number of examples in a round of the stream.
+
+    Args:
+        manifest: The data set's manifest, as a dict.
+        shards: From `find_shards`.
+        repeats: Case id -> how often its records are seen in a round; once where not named.
+
+    Raises:
+        ConfigError: A case that the data set does not have, or no example is left.
+    """
+    if not repeats:
+        return sum(shard["records"] for shard in shards)
+    known = manifest["cases"]
+    for case in repeats:
+        if case not in known:
+            closest = difflib.get_close_matches(case, known, n=1, cutoff=0)[0]
+            raise ConfigError(
+                f"data.repeats names the case {case!r}, which the data set does not have. "
+                f"Did you mean {closest!r}?"
+            )
+    chunk, overlap = (manifest["options"][key] for key in ("chunk", "chunk_overlap"))
+    count = sum(
+        repeats.get(case, 1) * len(chunk_boxes(known[case]["shape"], chunk=chunk, overlap=overlap))
+        for shard in shards
+        for case in shard["cases"]
+    )
+    if not count:
+        raise ConfigError(
+            "data.repeats leaves out every case of the training folds. Set one of them above 0."
+        )
+    return count
+
+
 def read_stream(
     folder,
     shards,
     *,
+    count,
+    repeats,
     seed,
     foreground_fraction,
     batch_size,
@@ -71,6 +111,8 @@ def read_stream(
     Args:
         folder: Data set folder.
         shards: From `find_shards`.
+        count: From `examples_per_round`.
+        repeats: As there.
         seed: Seed of the order.
         foreground_fraction: Share of the examples that take a record with foreground.
         batch_size: Size of the batches that the stream will be cut into.
@@ -83,14 +125,16 @@ def read_stream(
         `tf.data.Dataset` of `(index, serialized)`: int64 number of the example, from `start`,
         and the serialized record, a scalar string.
     """
-    count = sum(shard["records"] for shard in shards)
+    stored = sum(shard["records"] for shard in shards)
     size = sum(shard["bytes"] for shard in shards)
     records = _records([str(Path(folder) / shard["file"]) for shard in shards])
+    if repeats:
+        records = records.flat_map(_copies_of(repeats))
     if size <= memory_bytes:
         records = records.cache()
         buffer = count + 1  # one more than there is: the cache is only kept once it saw the end
     else:
-        buffer = max(1, count * memory_bytes // (2 * size))  # two buffers: see _one_round
+        buffer = max(1, stored * memory_bytes // (2 * size))  # two buffers: see _one_round
     stop = np.iinfo(np.int64).max if stop is None else stop
     together = batch_size // math.gcd(count, batch_size)
 
@@ -146,6 +190,20 @@ def _records(files):
     return tf.data.Dataset.from_tensor_slices(files).interleave(
         lambda file: tf.data.TFRecordDataset(file).prefetch(1), cycle_length=OPEN_FILES
     )
+
+
+def _copies_of(repeats):
+    """The function from a record to the data set of its copies, which share its memory."""
+    cases = tf.constant(list(repeats))
+    more = tf.constant([count - 1 for count in repeats.values()], tf.int64)
+
+    def copies(serialized):
+        features = {"case_id": tf.io.FixedLenFeature([], tf.string)}
+        case = tf.io.parse_single_example(serialized, features)["case_id"]
+        count = 1 + tf.reduce_sum(tf.where(cases == case, more, 0))
+        return tf.data.Dataset.from_tensors(serialized).repeat(count)
+
+    return copies
 
 
 def _one_round(records, count, buffer, number, seed, fraction):

@@ -48,6 +48,8 @@ class DataConfig:
         deterministic: Yield training patches in a fixed order, or whichever is ready first.
         service: Address of a `tf.data` service that makes the training patches
             (`grpc://host:port`, see tools/serve_data.py), or `null`.
+        repeats: How often each training case is seen per round, case id -> 0 or more; a case
+            that is not named: once.
     """
 
     path: str | None = None
@@ -57,6 +59,7 @@ class DataConfig:
     memory_mb: int = 2048
     deterministic: bool = True
     service: str | None = None
+    repeats: dict = field(default_factory=dict)
 
     def __post_init__(self):
         _require(len(self.patch_size) in (2, 3), "data.patch_size", self.patch_size, "2 or 3 sides")
@@ -64,6 +67,11 @@ class DataConfig:
         _require_range("data.foreground_fraction", self.foreground_fraction, 0, 1)
         _require(self.fold >= 0, "data.fold", self.fold, "a fold number from 0")
         _require(self.memory_mb > 0, "data.memory_mb", self.memory_mb, "above 0")
+        for case, count in self.repeats.items():
+            # YAML reads 001 as a number.
+            _require(isinstance(case, str), "a case in data.repeats", case, "text; quote it")
+            whole = isinstance(count, int) and not isinstance(count, bool) and count >= 0
+            _require(whole, f"data.repeats.{case}", count, "a whole number from 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ TABLES = (
 )
 WITH_TENSORFLOW = ("data_prep.pipeline", "data_prep.reader", "data_prep.service")
 HEAVY = ("tensorflow", "keras")
-SHARED = {"__init__", "checks"}  # modules that serve the entries of a table and are none
+SHARED = {"__init__", "checks", "ensemble"}  # modules beside the entries of a table
 
 
 def modules():

@@ -6,9 +6,9 @@ import json
 import os
 import runpy
 import sys
-import time
 from dataclasses import dataclass
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from data_prep.manifest import load_manifest
@@ -25,15 +25,16 @@ from segkit.training.jobs import complete_config
 from segkit.training.jobs import exclusive
 from segkit.training.jobs import gpu_shares
 from segkit.training.jobs import is_complete
-from segkit.training.jobs import read_history
 from segkit.training.jobs import run_side_by_side
 from segkit.training.jobs import sigterm_interrupts
 from segkit.training.jobs import start
 from segkit.training.jobs import training_arguments
+from segkit.training.jobs_progress import JobsProgress
 from segkit.training.run import check_resumable
 
 TOOLS = Path(__file__).resolve().parent
 MEND = "Free some space, then repeat the command."
+SAY = partial(print, flush=True)
 
 EXAMPLES = """examples:
   python tools/cross_validate.py --model fcn8s --out runs/cv-fcn8s           # built-in phantoms
@@ -86,6 +87,11 @@ class Fold:
     config: Config
 
     @property
+    def name(self):
+        """Name of the fold."""
+        return f"fold{self.number}"
+
+    @property
     def evaluation(self):
         """Folder of the scores of the cases that this fold did not train on."""
         return self.folder / "evaluation" / f"fold{self.number}"
@@ -97,6 +103,13 @@ class Fold:
         if not results.exists() or not is_complete(self.folder):
             return False
         return results.stat().st_mtime >= history.stat().st_mtime
+
+    @property
+    def score(self):
+        """The score of a finished fold, as text."""
+        results = json.loads((self.evaluation / "results.json").read_text(encoding="utf-8"))
+        dice = results["mean_foreground_dice"]
+        return "It has no foreground." if dice is None else f"Mean foreground Dice {dice:.4f}."
 
 
 def cross_validate(args, tools):
@@ -155,10 +168,10 @@ def check_fold(fold, manifest):
 
 def run_folds(folds, args, tools, lock):
     """Brings folds to their end, some at once; returns fold number -> why of those that failed."""
-    progress, failures = Progress(folds), {}
+    progress, failures = JobsProgress(folds, "folds", SAY), {}
     for fold in folds:
         if fold.finished:
-            progress.say(fold, f"is finished. {score(fold)}")
+            progress.say(fold, f"is finished. {fold.score}")
 
     def steps(fold, environment):
         progress.begin(fold)
@@ -194,71 +207,6 @@ def fold_steps(fold, devices, tools, options):
     job = start(tools / "evaluate.py", arguments, log, **options)
     yield job
     return job.failure()
-
-
-class Progress:
-    """Prints each epoch that a fold ends, and the time left over all folds."""
-
-    def __init__(self, folds):
-        self._folds, self._begun = folds, []
-        self._ended = {fold.number for fold in folds if fold.finished}
-        self._epochs = {fold.number: self._last_epoch(fold) for fold in folds}
-        self._started, self._before = time.monotonic(), self._share()
-
-    def begin(self, fold):
-        """Looks at a fold from now on: before, its folder may tell of an attempt that is void."""
-        self._begun.append(fold)
-
-    def update(self):
-        """Prints what is new."""
-        for fold in self._begun:
-            history = read_history(fold.folder)
-            epoch = history[-1][0] if history else 0
-            if epoch > self._epochs[fold.number]:
-                self._epochs[fold.number] = epoch
-                self.say(
-                    fold,
-                    f"epoch {epoch}/{fold.config.train.epochs}  val Dice {history[-1][1]:.4f}  "
-                    f"all folds {self._share():.0%}  ETA {self._left()}",
-                )
-
-    def end(self, fold, reason):
-        """Says how a fold ended."""
-        self.update()
-        self._ended.add(fold.number)
-        log = fold.folder / "log.txt"
-        self.say(fold, f"failed: {reason} (see {log})" if reason else f"is finished. {score(fold)}")
-
-    def say(self, fold, text):
-        """Prints a line about a fold at once."""
-        print(f"fold{fold.number}  {text}", flush=True)
-
-    def _last_epoch(self, fold):
-        history = read_history(fold.folder) if list_checkpoints(fold.folder / "checkpoints") else []
-        return history[-1][0] if history else 0
-
-    def _share(self):
-        """The share of all epochs that is done; a fold that has ended has none left."""
-        done = [
-            1
-            if fold.number in self._ended
-            else self._epochs[fold.number] / fold.config.train.epochs
-            for fold in self._folds
-        ]
-        return sum(done) / len(done)
-
-    def _left(self):
-        done = self._share()
-        seconds = (time.monotonic() - self._started) * (1 - done) / (done - self._before)
-        hours, seconds = divmod(round(seconds), 3600)
-        return f"{hours}:{seconds // 60:02d}:{seconds % 60:02d}"
-
-
-def score(fold):
-    """Returns the score of a finished fold as text."""
-    results = json.loads((fold.evaluation / "results.json").read_text(encoding="utf-8"))
-    dice = results["mean_foreground_dice"]
-    return "It has no foreground." if dice is None else f"Mean foreground Dice {dice:.4f}."
 
 
 def report(out, finished, manifest):

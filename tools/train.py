@@ -220,6 +220,7 @@ def train(args, config, folder, data, manifest):
             data,
             manifest,
             training,
+            repeats=config.data.repeats,
             augment=augment,
             start_index=first_example,
             part=part,
@@ -233,7 +234,8 @@ def train(args, config, folder, data, manifest):
         return build_dataset(data, manifest, (validation,), part=part, batches=count, **common)
 
     def inspect(first_example):
-        same = {"augment": augment._replace(placement="input"), "start_index": first_example}
+        same = {"repeats": config.data.repeats, "start_index": first_example}
+        same |= {"augment": augment._replace(placement="input")}
         stream = build_dataset(data, manifest, training, with_cases=True, **same, **common)
         case, image, label = next(stream.as_numpy_iterator())
         return [name.decode() for name in case], image, label

@@ -45,12 +45,27 @@ def mean_scores(scores, *, resamples=2000, seed=0):
         the mean over the foreground classes. NaN for a class that no case defines; the interval
         is NaN for a single case.
     """
-    rng, number = np.random.default_rng(seed), len(scores)
-    draws = [_means(scores[rng.integers(number, size=number)]) for _ in range(resamples)]
-    intervals = [_interval(column[~np.isnan(column)]) for column in np.transpose(draws)]
-    if number < 2:
+    draws = bootstrap_means(scores, resamples=resamples, seed=seed)
+    intervals = [percentile_interval(column) for column in draws.T]
+    if len(scores) < 2:
         intervals = np.full((scores.shape[1] + 1, 2), np.nan)
     return _means(scores), np.array(intervals)
+
+
+def bootstrap_means(scores, *, resamples=2000, seed=0):
+    """Returns the means as in `mean_scores` of cases drawn anew, `(resamples, classes + 1)`.
+
+    The draws depend on the number of cases and the seed only: two arrays over the same cases are
+    resampled alike, in pairs.
+    """
+    rng, number = np.random.default_rng(seed), len(scores)
+    return np.array([_means(scores[rng.integers(number, size=number)]) for _ in range(resamples)])
+
+
+def percentile_interval(values):
+    """Returns the 2.5th and the 97.5th percentile of what is not NaN; NaN where nothing is."""
+    values = values[~np.isnan(values)]
+    return np.percentile(values, (2.5, 97.5)) if values.size else (np.nan, np.nan)
 
 
 def voxel_ml(affine, shape):
@@ -70,7 +85,3 @@ def _mean(values, axis):
     defined = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.where(defined, values, 0).sum(axis) / defined.sum(axis)
-
-
-def _interval(values):
-    return np.percentile(values, (2.5, 97.5)) if values.size else (np.nan, np.nan)

@@ -8,6 +8,7 @@ LAYERS = {
     "bilinear": "segkit.layers.bilinear:Bilinear",
     "dropout": "segkit.layers.dropout:Dropout",
     "stochastic_depth": "segkit.layers.stochastic_depth:StochasticDepth",
+    "mean_probabilities": "segkit.layers.mean_probabilities:MeanProbabilities",
 }
 
 for _name in LAYERS:

@@ -10,6 +10,7 @@ from segkit.errors import ConfigError
 from segkit.training.averaging import Average
 from segkit.training.averaging import build_rate
 from segkit.training.optimizers import build_optimizer
+from segkit.training.run import save_model
 from segkit.training.schedules import build_schedule
 from segkit.training.step import full_resolution
 from segkit.training.step import make_train_step
@@ -51,12 +52,7 @@ class Learner(NamedTuple):
         model = self.model
         if isinstance(model.output, dict):
             model = keras.Model(model.inputs, full_resolution(model.output), name=model.name)
-        temporary = path.with_name(".model.tmp.keras")
-        try:
-            model.save(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        save_model(model, path)
 
 
 def build_learner(train, strategy, build):

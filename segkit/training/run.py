@@ -75,6 +75,16 @@ def create_run(folder, config, manifest):
         (folder / "environment.json").write_text(record, encoding="utf-8")
 
 
+def save_model(model, path):
+    """Writes `model.keras`, whole or not at all."""
+    temporary = path.with_name(".model.tmp.keras")
+    try:
+        model.save(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def find_resumable(runs, model_name):
     """Returns the newest run folder of a model that has a checkpoint.
 

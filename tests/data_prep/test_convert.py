@@ -124,6 +124,17 @@ def test_the_records_hold_the_prepared_cases(task, tmp_path):
         )
 
 
+def test_cases_of_a_patient_have_one_group_without_an_identifier(task, tmp_path):
+    dataset = scan_source("msd", task)
+    patients = ["eve", "bob", "eve", "ann", "bob", *(f"p{n}" for n in range(5, CASES))]
+    cases = [replace(case, patient=p) for case, p in zip(dataset.cases, patients, strict=True)]
+    dataset = replace(dataset, cases=tuple(cases))
+    manifest, _ = convert(dataset, tmp_path / "out", source=task, options=OPTIONS)
+    groups = [manifest["cases"][case.id]["group"] for case in dataset.cases]
+    assert groups == [0, 1, 0, 2, 1, *range(3, CASES - 2)]
+    assert "eve" not in (tmp_path / "out" / "dataset.json").read_text()
+
+
 def test_a_chunk_lies_where_its_affine_says(task, tmp_path):
     # Source axes are L, A, S from the origin; the first 2 voxels along L and 1 along A and S are
     # empty. Prepared width grows to the right: its first voxel is source index 11, at x = -11.

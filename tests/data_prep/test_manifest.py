@@ -6,6 +6,7 @@ import pytest
 
 from data_prep.manifest import file_sha256
 from data_prep.manifest import load_manifest
+from data_prep.manifest import patients_of
 from data_prep.manifest import shard_files
 from data_prep.manifest import verify
 from data_prep.manifest import write_json
@@ -45,6 +46,15 @@ def folder(tmp_path):
 def test_a_manifest_is_read_as_it_was_written(folder):
     assert load_manifest(folder) == manifest_of(folder)
     assert not list(folder.glob(".*"))
+
+
+def test_cases_of_a_patient_are_found_by_their_group():
+    splits = {"a": "fold0", "b": "fold1", "c": "fold1", "d": "fold2", "e": "fold1"}
+    groups = {"a": 0, "b": 1, "c": 2, "d": 3, "e": 1}
+    cases = {case: {"split": splits[case], "group": groups[case]} for case in splits}
+    assert patients_of({"cases": cases}, ["fold1", "fold2"]) == [["b", "e"], ["c"], ["d"]]
+    older = {case: {"split": split} for case, split in splits.items()}
+    assert patients_of({"cases": older}, ["fold1"]) == [["b"], ["c"], ["e"]]
 
 
 def test_json_has_a_line_per_case_and_per_shard(folder):

@@ -273,6 +273,97 @@ def test_records_that_fit_into_memory_are_read_once(tmp_path):
     assert len(list(dataset.take(20))) == 20
 
 
+def repeatable(folder, count, per_file=2):
+    """As `numbered`, with the cases in the manifest, which stored them in one chunk each."""
+    manifest = write_folder(folder, numbered(count, per_file))
+    cases = [f"c{n}" for n in range(count)]
+    for n, shard in enumerate(manifest["shards"]):
+        shard["cases"] = cases[n * per_file :][:per_file]
+    shapes = {case: {"shape": [4, 5, 6]} for case in cases}
+    return manifest | {"cases": shapes, "options": {"chunk": 8, "chunk_overlap": 4}}
+
+
+def numbers(examples):
+    return [int(image.max()) for image, _ in examples]
+
+
+@pytest.mark.parametrize("memory", [1 << 30, 40000])  # 40000: 5 of 24 records are shuffled
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_a_round_holds_every_case_as_often_as_its_repeats(tmp_path, memory, fraction):
+    manifest = repeatable(tmp_path, 24)
+    # 22 cases once, one three times, one never: 25 examples per round.
+    options = {"repeats": {"c2": 3, "c5": 0, "c6": 1}, "memory_bytes": memory}
+    found = numbers(stream(tmp_path, manifest, 75, foreground_fraction=fraction, **options))
+    expected = sorted([*set(range(24)) - {5}, 2, 2])
+    rounds = [found[:25], found[25:50], found[50:]]
+    assert all(sorted(one) == expected for one in rounds)
+    assert rounds[0] != rounds[1]
+
+
+def test_every_chunk_of_a_case_is_repeated(tmp_path):
+    manifest = repeatable(tmp_path, 4)
+    for shard in manifest["shards"]:
+        first, second = shard["cases"]
+        path = tmp_path / shard["file"]
+        chunks = [make_chunk(case, np.ones((4, 4, 4), int)) for case in (first, first, second)]
+        shard |= write_records(path, map(encode, chunks))
+        manifest["cases"][first]["shape"] = [4, 4, 6]
+        manifest["cases"][second]["shape"] = [4, 4, 4]
+    manifest["options"] = {"chunk": 4, "chunk_overlap": 2}
+    dataset = build_dataset(
+        tmp_path,
+        manifest,
+        ("fold0",),
+        patch_size=(4, 4, 4),
+        batch_size=1,
+        seed=0,
+        foreground_fraction=0.0,
+        repeats={"c0": 2, "c3": 3},
+        with_cases=True,
+    )
+    # Chunks per case 2, 1, 2, 1, so a round has 2 * 2 + 1 + 2 + 3 * 1 = 10 examples.
+    cases = [case[0].decode() for case, *_ in dataset.take(20).as_numpy_iterator()]
+    assert sorted(cases[:10]) == sorted(cases[10:]) == ["c0"] * 4 + ["c1"] + ["c2"] * 2 + ["c3"] * 3
+
+
+def test_repeats_of_one_change_nothing_and_others_go_on_where_they_stopped(tmp_path):
+    manifest = repeatable(tmp_path, 9)
+    plain = stream(tmp_path, manifest, 30, augment=AUGMENT)
+    once = stream(tmp_path, manifest, 30, augment=AUGMENT, repeats={"c1": 1, "c8": 1})
+    assert_same(plain, once)
+    options = {"augment": AUGMENT, "repeats": {"c1": 0, "c3": 2, "c7": 4}}
+    whole = stream(tmp_path, manifest, 40, **options)  # rounds of 12 examples
+    for start in (12, 17):
+        assert_same(
+            stream(tmp_path, manifest, 40 - start, start_index=start, **options), whole[start:]
+        )
+    parts = [
+        build_dataset(
+            tmp_path,
+            manifest,
+            ("fold0",),
+            patch_size=(2, 2, 2),
+            batch_size=4,
+            seed=3,
+            part=(n, 2),
+            **options,
+        ).take(10)
+        for n in (0, 1)
+    ]
+    for number, (one, two) in enumerate(zip(*parts, strict=True)):
+        images = np.concatenate([one[0], two[0]])
+        expected = [image for image, _ in whole[4 * number : 4 * number + 4]]
+        np.testing.assert_array_equal(images, expected)
+
+
+def test_repeats_that_do_not_fit_the_data_are_refused(tmp_path):
+    manifest = repeatable(tmp_path, 3)
+    with pytest.raises(ConfigError, match=r"names the case 'c11'.*Did you mean 'c1'\?"):
+        stream(tmp_path, manifest, 1, repeats={"c11": 2})
+    with pytest.raises(ConfigError, match="leaves out every case"):
+        stream(tmp_path, manifest, 1, repeats=dict.fromkeys(("c0", "c1", "c2"), 0))
+
+
 def test_a_corrupt_shard_is_named(tmp_path):
     manifest = write_folder(tmp_path, numbered(4))
     path = tmp_path / manifest["shards"][1]["file"]

@@ -97,6 +97,17 @@ def test_each_round_of_every_worker_holds_each_record_once(data, service):
     assert max(found.values()) - min(found.values()) <= 2
 
 
+def test_repeats_count_with_workers_too(data, service):
+    folder, manifest = data
+    cases = {f"c{n}": {"shape": [6, 7, 8]} for n in range(RECORDS)}
+    shards = [shard | {"cases": list(cases)[n::2]} for n, shard in enumerate(manifest["shards"])]
+    more = {"cases": cases, "shards": shards, "options": {"chunk": 8, "chunk_overlap": 4}}
+    options = {"repeats": {"c0": 0, "c5": 3}, "batches": 16}  # 8 examples per round
+    alone = counted(build((folder, manifest | more), **options).as_numpy_iterator())
+    shared = build((folder, manifest | more), service=service, **options)
+    assert counted(shared.as_numpy_iterator()) == alone
+
+
 def test_an_endless_stream_goes_on_from_any_batch(data, service):
     endless = build(data, service=service, start_index=14, batch_size=7)
     assert endless.cardinality() == tf.data.INFINITE_CARDINALITY

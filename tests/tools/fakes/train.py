@@ -1,4 +1,4 @@
-"""Stands in for tools/train.py: a run folder without a network.
+"""Stands in for tools/train.py: a run folder without a network, or with `model.keras` beside it.
 
 `plan.json` beside it says what the run of a folder name does: `error`: ends with that line and
 code 2, before it makes anything; `crash`: ends with a traceback; `stop`: after this epoch waits,
@@ -57,6 +57,8 @@ def main():
             rows = list(csv.DictReader(file))
     save_config(config, run / "config.yaml")
     shutil.copyfile(Path(config.data.path) / "dataset.json", run / "dataset.json")
+    if (HERE / "model.keras").exists():
+        shutil.copyfile(HERE / "model.keras", run / "model.keras")
     for epoch in range(len(rows) + 1, config.train.epochs + 1):
         dice = plan["dice"][epoch - 1] if "dice" in plan else epoch * config.train.learning_rate
         rows.append({"epoch": epoch, "validation_dice": dice})
