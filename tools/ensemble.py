@@ -280,7 +280,7 @@ def stack(folders, out):
     about = {"members": [str(run.folder) for base in bases for run in base]}
     save_run(out, replace(first.config, data=data), model, first.manifest, about)
     members = [
-        Member(f"{folder.name}/{run.folder.name}", run.folder, run.config, ("test",))
+        Member(f"{folder}/{run.folder.name}", run.folder, run.config, ("test",))
         for folder, base in zip(folders, bases, strict=True)
         for run in base
     ]
