@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,7 @@ def waiting(make, augment, manifest, config, args):
 
     from data_prep.pipeline import device_augmentation
     from segkit.losses import build_loss
+    from segkit.metrics.counts import class_counts
     from segkit.models import build_model
     from segkit.training.optimizers import build_optimizer
     from segkit.training.step import make_train_step
@@ -225,7 +227,7 @@ def waiting(make, augment, manifest, config, args):
         model,
         build_loss(config.loss.name, **config.loss.options),
         optimizer,
-        num_classes=classes,
+        count=partial(class_counts, num_classes=classes),
         batch_size=args.batch,
         xla=False,
         prepare=device_augmentation(augment, patch, classes) if on_device else None,

@@ -13,7 +13,9 @@ import tensorflow as tf
 from segkit.config import config_from_dict
 from segkit.losses import LOSSES
 from segkit.losses import build_loss
+from segkit.metrics.counts import counter
 from segkit.models import build_model
+from segkit.outputs import read_outputs
 from segkit.training.devices import make_strategy
 from segkit.training.learner import build_learner
 from segkit.training.learner import distribute
@@ -41,7 +43,10 @@ FEATURES = {
 }
 LOSS_OPTIONS = {
     "dice": {"group_size": 2},
-    "region_ce_dice": {"regions": [[1, 2], [2], [0, 1]]},
+    "region_ce_dice": {
+        "regions": {"all": [1, 2], "dark": [2], "bright": [1]},
+        "class_order": [1, 2, 1],
+    },
     "weighted_sum": {"parts": [{"cross_entropy": {}}, {"boundary": {"weight": 0.1}}]},
 }
 
@@ -75,7 +80,9 @@ def train(strategy, loss, model, **settings):
         return network, build_loss(loss, **LOSS_OPTIONS.get(loss, {}))
 
     learner = build_learner(config, strategy, build)
-    step, validate = make_steps(learner, config, strategy, CLASSES)
+    classes = [{"name": name} for name in ("background", "bright", "dark")]
+    count = counter(read_outputs(classes, LOSS_OPTIONS.get(loss, {})))
+    step, validate = make_steps(learner, config, strategy, count)
     results, held_out = [], []
     for number, batch in enumerate(distribute(strategy, BATCH, batches)):
         first = tf.constant(number * BATCH, tf.int64)
