@@ -17,6 +17,7 @@ from data_prep.preprocess import to_indices
 from segkit.errors import DataError
 from segkit.errors import SegkitError
 from segkit.errors import ShapeError
+from segkit.outputs import ignored_class
 from segkit.volume import CANONICAL
 from segkit.volume import Volume
 from segkit.volume import axis_moves
@@ -98,8 +99,9 @@ def measure(case, dataset):
     Returns:
         `(facts, samples)`: a JSON-ready dict (source `shape`, `affine`, nonzero `box`,
         `class_voxels` or `None`, `lowest` and `highest` value per channel, `notes`), and
-        intensities of up to 10 000 foreground voxels, float32, shape `(n, channels)`; the same
-        voxels in every run. Without a label, nonzero voxels stand for the foreground.
+        intensities of up to 10 000 foreground voxels, none of the class to be ignored, float32,
+        shape `(n, channels)`; the same voxels in every run. Without a label, nonzero voxels stand
+        for the foreground.
 
     Raises:
         DataError: The case cannot be read, or holds NaN or a label value that is no class.
@@ -121,7 +123,7 @@ def measure(case, dataset):
         if label is not None:
             indices = checked_indices(case, image, label, dataset.classes)
             voxels = np.bincount(indices.reshape(-1), minlength=len(dataset.classes)).tolist()
-            foreground = indices > 0
+            foreground = (indices > 0) & (indices != ignored_class(dataset.classes))
     facts = {
         "shape": [int(n) for n in image.shape],
         "affine": image.affine.tolist(),

@@ -16,6 +16,7 @@ from data_prep.fingerprint import seed_of
 from data_prep.preprocess import prepare
 from data_prep.records import Chunk
 from segkit.errors import ConfigError
+from segkit.outputs import ignored_class
 from segkit.volume import Volume
 
 TARGET_BYTES = 128 * 2**20
@@ -130,7 +131,7 @@ def case_chunks(case, dataset, plan, *, chunk, overlap):
     if label is not None and dataset.classes:
         source = checked_indices(case, image, label, dataset.classes)
     prepared = prepare(image, None if source is None else Volume(source, image.affine), plan)
-    shape = prepared.image.shape[:3]
+    shape, ignored = prepared.image.shape[:3], ignored_class(dataset.classes)
     for origin, size in chunk_boxes(shape, chunk=chunk, overlap=overlap):
         box = tuple(slice(o, o + n) for o, n in zip(origin, size, strict=True))
         piece = None if prepared.label is None else prepared.label[box]
@@ -145,7 +146,7 @@ def case_chunks(case, dataset, plan, *, chunk, overlap):
             origin=np.array(origin),
             case_shape=np.array(shape),
             class_counts=class_counts(piece, len(dataset.classes)),
-            foreground=sample_foreground(piece, seed_of(f"{case.id} {origin}")),
+            foreground=sample_foreground(piece, seed_of(f"{case.id} {origin}"), ignored),
             source_label=source if not any(origin) else None,
         )
 
@@ -157,12 +158,13 @@ def class_counts(label, num_classes):
     return np.bincount(label.reshape(-1), minlength=num_classes).astype(np.int64)
 
 
-def sample_foreground(label, seed):
-    """Returns up to 500 voxels of each class but the background.
+def sample_foreground(label, seed, ignore_label=None):
+    """Returns up to 500 voxels of each class but the background and the one to be ignored.
 
     Args:
         label: Class indices `(d, h, w)`, or `None`.
         seed: Seed of the choice.
+        ignore_label: Class index to leave out, or `None`.
 
     Returns:
         int32, shape `(n, 4)`: rows `(class, k, j, i)`, sorted.
@@ -171,7 +173,7 @@ def sample_foreground(label, seed):
         return np.zeros((0, 4), dtype=np.int32)
     rng = np.random.default_rng(seed)
     flat = label.reshape(-1)
-    where = np.flatnonzero(flat)
+    where = np.flatnonzero((flat > 0) & (flat != ignore_label))
     rows = []
     for index in np.unique(flat[where]):
         voxels = where[flat[where] == index]

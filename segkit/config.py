@@ -286,13 +286,21 @@ def save_config(config, path):
 
 
 def first_difference(a, b):
-    """Returns `"section.key"` of the first setting in which two configs differ, or `None`."""
+    """Returns `"section.key"` of the first setting in which two configs differ, or `None`.
+
+    The order of a mapping counts: it is that of a network's channels in `loss.regions`.
+    """
     a, b = a.to_dict(), b.to_dict()
     for section in a:
         for key in {**a[section], **b[section]}:
-            if a[section].get(key, MISSING) != b[section].get(key, MISSING):
+            values = a[section].get(key, MISSING), b[section].get(key, MISSING)
+            if values[0] != values[1] or _keys(values[0]) != _keys(values[1]):
                 return f"{section}.{key}"
     return None
+
+
+def _keys(value):
+    return list(value) if isinstance(value, dict) else None
 
 
 def _typed_section(section, kind, values):

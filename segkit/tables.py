@@ -182,8 +182,8 @@ def parse_parts(table, entries, what):
 def check_type(value, annotation, path):
     """Checks one YAML value against an annotation given as source text.
 
-    Understands `int`, `float`, `bool`, `str`, `list[...]`, `tuple[...]`, unions with `|` and
-    `None`. An `int` passes for a `float`; a `bool` never passes for an `int`. Other
+    Understands `int`, `float`, `bool`, `str`, `list[...]`, `tuple[...]`, `dict[..., ...]`, unions
+    with `|` and `None`. An `int` passes for a `float`; a `bool` never passes for an `int`. Other
     annotations are not checked.
 
     Raises:
@@ -203,9 +203,14 @@ def _fits(value, node):
     if isinstance(node, ast.Constant):
         return value is None if node.value is None else True
     if isinstance(node, ast.Subscript):
+        inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        if node.value.id == "dict":
+            key_kind, value_kind = inner
+            return isinstance(value, dict) and all(
+                _fits(k, key_kind) and _fits(v, value_kind) for k, v in value.items()
+            )
         if not isinstance(value, list | tuple):
             return False
-        inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         inner = [n for n in inner if not (isinstance(n, ast.Constant) and n.value is Ellipsis)]
         if len(inner) == 1:
             return all(_fits(v, inner[0]) for v in value)

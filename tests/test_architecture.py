@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     ("segkit.errors",),
     ("segkit.tables",),
-    ("segkit.config", "segkit.volume", "segkit.hashing"),
+    ("segkit.config", "segkit.volume", "segkit.hashing", "segkit.outputs", "segkit.regions"),
     ("segkit.layers", "segkit.losses", "segkit.metrics", "segkit.io"),
     ("segkit.models",),
     ("segkit.training", "segkit.inference", "segkit.export", "data_prep"),
@@ -99,7 +99,14 @@ def with_tensorflow(name):
 def free_of_tensorflow(name):
     if name.startswith("data_prep"):
         return not with_tensorflow(name)
-    light = ("segkit.io", "segkit.config", "segkit.volume", "segkit.tables", "segkit.errors")
+    light = (
+        "segkit.io",
+        "segkit.config",
+        "segkit.volume",
+        "segkit.tables",
+        "segkit.errors",
+        "segkit.outputs",
+    )
     return name.startswith((*light, "tools"))
 
 
@@ -115,7 +122,13 @@ def test_conversion_reading_and_tools_do_not_import_tensorflow_at_the_top():
 
 
 def test_networks_are_backend_neutral():
-    neutral = ("segkit.models", "segkit.layers", "segkit.losses", "segkit.metrics")
+    neutral = (
+        "segkit.models",
+        "segkit.layers",
+        "segkit.losses",
+        "segkit.metrics",
+        "segkit.regions",
+    )
     found = [
         n
         for n, p in modules()

@@ -133,6 +133,14 @@ def test_first_difference_names_the_setting(config_file):
     assert first_difference(one, one) is None
 
 
+def test_the_order_of_regions_is_a_difference(config_file):
+    one, other = (
+        load_config(config_file, ["loss.name=region_ce_dice", f"loss.regions={{{text}}}"])
+        for text in ("all: [1, 2], core: [2]", "core: [2], all: [1, 2]")
+    )
+    assert first_difference(one, other) == "loss.regions"
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_config_loads(path):
     config = load_config(path, tables=TABLES)

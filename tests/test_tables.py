@@ -108,6 +108,10 @@ def test_a_wrong_name_or_option_is_refused(table, value, message):
         ([1, 2, 3], "tuple[int, ...]", True),
         ("on", "bool | str", True),
         ({"a": 1}, "dict", True),
+        ({"a": [1]}, "dict[str, list[int]]", True),
+        ({"a": 1}, "dict[str, list[int]]", False),
+        ({1: [1]}, "dict[str, list[int]]", False),
+        ([[1]], "dict[str, list[int]]", False),
         (3, "SomethingElse", True),
     ],
 )

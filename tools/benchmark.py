@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,7 @@ def waiting(make, augment, manifest, config, args):
 
     from data_prep.pipeline import device_augmentation
     from segkit.losses import build_loss
+    from segkit.metrics.counts import class_counts
     from segkit.models import build_model
     from segkit.training.learner import build_learner
     from segkit.training.learner import make_steps
@@ -223,7 +225,8 @@ def waiting(make, augment, manifest, config, args):
     learner = build_learner(config.train, strategy, build)
     on_device = augment.placement == "device"
     prepare = device_augmentation(augment, patch, classes) if on_device else None
-    step, _ = make_steps(learner, config.train, strategy, classes, prepare)
+    count = partial(class_counts, num_classes=classes)
+    step, _ = make_steps(learner, config.train, strategy, count, prepare)
     first, go_on = tf.constant(0, tf.int64), tf.constant(0.0)
     iterator, waited = iter(make()), 0.0
     step(next(iterator), first, go_on)["loss"].numpy()

@@ -132,8 +132,18 @@ def check_members(config, train):
     """Checks what tools/train.py would refuse in every member."""
     manifest = load_manifest(config.data.path)
     train["check_fold"](config.data.fold, manifest)
+    check_classes(config)
     if config.data.repeats:
         raise ConfigError("data.repeats is set by the ensemble. Take it out of the config.")
+
+
+def check_classes(config):
+    """Refuses members whose channels are not classes: their softmax would mean nothing."""
+    if "regions" in config.loss.options:
+        raise ConfigError(
+            "an ensemble averages probabilities of classes, but the loss "
+            f"{config.loss.name!r} learns overlapping regions. Train members with another loss."
+        )
 
 
 def bag(config, out, count, work):
@@ -300,6 +310,7 @@ def load_folds(folder):
             )
         if load_config(path / "config.yaml").data.fold != number:
             raise DataError(f"{path} holds out another fold than {number}. Name another folder.")
+        check_classes(load_config(path / "config.yaml"))
     return load_members(paths)
 
 

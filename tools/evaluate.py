@@ -65,8 +65,9 @@ def evaluate(args):
     split = f"fold{run.config.data.fold}" if args.split == "val" else args.split
     manifest = matching_manifest(data, run)
     predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
-    results = score_cases(predictor, data, manifest, split)
-    report = summarise(results, manifest, {"run": run.folder.name, "data": manifest["name"]})
+    results = score_cases(predictor, data, manifest, split, run.outputs)
+    header = {"run": run.folder.name, "data": manifest["name"]}
+    report = summarise(results, run.outputs, header)
     report |= {"split": split, "policy": POLICY}
     folder = run.folder / "evaluation" / split
     write(folder, report, results, manifest)
@@ -88,13 +89,12 @@ def matching_manifest(data, run):
     return manifest
 
 
-def score_cases(predictor, data, manifest, split):
+def score_cases(predictor, data, manifest, split, outputs):
     """Returns one dict per labelled case of a split: id, counts, voxel size and a slice."""
     import tensorflow as tf
     from tqdm import tqdm
 
     from segkit.inference.overlay import pick_slice
-    from segkit.inference.prepare import restore
     from segkit.inference.scores import count_voxels
     from segkit.inference.scores import voxel_ml
     from segkit.volume import Volume
@@ -106,6 +106,8 @@ def score_cases(predictor, data, manifest, split):
         known = {entry["split"] for entry in manifest["cases"].values()} | {"val"}
         raise ConfigError(f"no case of {data} is in the split {split!r}. {nearest(split, known)}")
     orientation, results = manifest["preprocess"]["orientation"], []
+    kept = {"num_classes": len(outputs.classes), "ignore_label": outputs.ignore_label}
+    regions = list(outputs.regions.values())
     for case, image, label, truth in tqdm(
         whole_cases(data, manifest, split), total=len(ids), desc=split, unit="case", disable=None
     ):
@@ -113,16 +115,25 @@ def score_cases(predictor, data, manifest, split):
             continue
         entry = manifest["cases"][case]
         logits = predictor.logits(image)
-        mask = restore(logits, tf.constant(entry["crop"]), tf.constant(entry["oriented_shape"]))
+        mask = predictor.restore(
+            logits, tf.constant(entry["crop"]), tf.constant(entry["oriented_shape"])
+        )
         affine = np.array(entry["source_affine"])
         oriented = reoriented_affine(affine, entry["source_shape"], orientation)
         mask = Volume(mask.numpy(), oriented).oriented(orientation_of(affine)).array
         results.append(
             {
                 "case": case,
-                "counts": count_voxels(truth, mask, predictor.num_classes),
+                "counts": count_voxels(truth, mask, **kept),
+                "region_counts": count_voxels(truth, mask, regions=regions, **kept),
                 "voxel_ml": voxel_ml(affine, truth.shape),
-                "slice": pick_slice(image, label, logits.numpy(), entry["spacing_mm"]),
+                "slice": pick_slice(
+                    image,
+                    np.where(label == outputs.ignore_label, 0, label),
+                    logits.numpy(),
+                    entry["spacing_mm"],
+                    outputs.class_order,
+                ),
             }
         )
     if not results:
@@ -152,38 +163,64 @@ def whole_cases(data, manifest, split):
             yield case, image, label, parts[0].source_label
 
 
-def summarise(results, manifest, header):
-    """Returns the report: means and intervals per class, and the scores of each case."""
-    from segkit.inference.scores import SCORES
-    from segkit.inference.scores import mean_scores
-
-    counts = np.stack([result["counts"] for result in results])
-    scores = {name: function(counts) for name, function in SCORES.items()}
-    classes = [dict(entry) for entry in manifest["classes"]]
+def summarise(results, outputs, header):
+    """Returns the report: means and intervals per class and region, and scores of each case."""
+    classes = [dict(entry) for entry in outputs.classes]
     report = {**header, "cases": len(results), "classes": classes}
-    for name, values in scores.items():
-        means, intervals = mean_scores(values)
-        for index, entry in enumerate([*classes, report]):
-            key = f"mean_foreground_{name}" if entry is report else name
-            entry[key] = number(means[index])
-            entry[f"{key}_interval"] = [number(n) for n in intervals[index]]
-    for index, entry in enumerate(classes):
-        entry["absent"] = int(np.isnan(scores["dice"][:, index]).sum())
-    report["per_case"] = {
-        result["case"]: {name: [number(v) for v in values[row]] for name, values in scores.items()}
-        for row, result in enumerate(results)
-    }
+    counts = np.stack([result["counts"] for result in results])
+    report |= add_scores(counts, classes, "mean_foreground_")
+    per_case = scores_per_case(counts)
+    if outputs.regions:
+        report["regions"] = [
+            {"name": name, "classes": list(region)} for name, region in outputs.regions.items()
+        ]
+        counts = np.stack([result["region_counts"] for result in results])
+        report |= add_scores(counts, [{}, *report["regions"]], "mean_region_")
+        for scores, regions in zip(per_case, scores_per_case(counts[:, 1:]), strict=True):
+            scores["regions"] = regions
+    report["per_case"] = {r["case"]: scores for r, scores in zip(results, per_case, strict=True)}
     return report
 
 
+def add_scores(counts, entries, prefix):
+    """Adds means over cases to `entries`, background first; returns those of the foreground."""
+    from segkit.inference.scores import SCORES
+    from segkit.inference.scores import mean_scores
+
+    overall = {}
+    for name, function in SCORES.items():
+        scores = function(counts)
+        means, intervals = mean_scores(scores)
+        for index, entry in enumerate([*entries, overall]):
+            key = f"{prefix}{name}" if entry is overall else name
+            entry[key] = number(means[index])
+            entry[f"{key}_interval"] = [number(n) for n in intervals[index]]
+        if name == "dice":
+            for entry, column in zip(entries, scores.T, strict=True):
+                entry["absent"] = int(np.isnan(column).sum())
+    return overall
+
+
+def scores_per_case(counts):
+    """Returns for each case its scores by name, a number per class or region."""
+    from segkit.inference.scores import SCORES
+
+    return [
+        {name: [number(v) for v in function(case)] for name, function in SCORES.items()}
+        for case in counts
+    ]
+
+
 def write(folder, report, results, manifest):
-    """Writes results.json, cases.csv and pictures; a folder of an earlier evaluation goes."""
+    """Writes results.json, tables and pictures; a folder of an earlier evaluation goes."""
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
         text = json.dumps(report, indent=1, allow_nan=False)
         (partial / "results.json").write_text(text + "\n", encoding="utf-8")
         write_cases(partial / "cases.csv", report, results)
+        if "regions" in report:
+            write_regions(partial / "regions.csv", report, results)
         write_pictures(partial, report, results, manifest)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
@@ -195,18 +232,32 @@ def write(folder, report, results, manifest):
 
 def write_cases(path, report, results):
     """Writes one row per case and class."""
-    columns = ("case", "class", "dice", "iou", "accuracy", "true_voxels", "predicted_voxels")
+    names = [entry["name"] for entry in report["classes"]]
+    rows = [(r, r["counts"], report["per_case"][r["case"]]) for r in results]
+    write_table(path, "class", names, rows)
+
+
+def write_regions(path, report, results):
+    """Writes one row per case and region."""
+    names = [entry["name"] for entry in report["regions"]]
+    rows = [(r, r["region_counts"][1:], report["per_case"][r["case"]]["regions"]) for r in results]
+    write_table(path, "region", names, rows)
+
+
+def write_table(path, what, names, cases):
+    """Writes one row per case and name; `cases` are triples of result, counts and scores."""
+    columns = ("case", what, "dice", "iou", "accuracy", "true_voxels", "predicted_voxels")
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*columns, "true_ml", "predicted_ml"])
-        for result in results:
-            case, ml = result["case"], result["voxel_ml"]
-            for index, entry in enumerate(report["classes"]):
-                hits, extra, missed = result["counts"][index]
+        for result, counts, scores in cases:
+            ml = result["voxel_ml"]
+            for index, name in enumerate(names):
+                hits, extra, missed = counts[index]
                 voxels = [int(hits + missed), int(hits + extra)]
-                scores = [report["per_case"][case][name][index] for name in columns[2:5]]
+                values = [scores[score][index] for score in columns[2:5]]
                 volumes = [None, None] if ml is None else [round(v * ml, 6) for v in voxels]
-                writer.writerow([case, entry["name"], *scores, *voxels, *volumes])
+                writer.writerow([result["case"], name, *values, *voxels, *volumes])
 
 
 def write_pictures(folder, report, results, manifest):
@@ -231,20 +282,26 @@ def write_pictures(folder, report, results, manifest):
 
 def table(report):
     """Returns the summary as text."""
-    width = max(len(entry["name"]) for entry in report["classes"])
-    width = max(width, len("mean foreground"))
+    regions = report.get("regions", [])
+    names = [entry["name"] for entry in report["classes"] + regions]
+    width = max(map(len, [*names, "mean foreground"]))
     lines = [
         f"{report['run']} on {report['split']} of {report['data']}: {report['cases']} cases",
         "",
         f"{'':{width}}  Dice   95 % interval    IoU    accuracy  cases  absent",
     ]
-    for entry in report["classes"]:
-        number_of_cases = report["cases"] - entry["absent"]
-        lines.append(
-            f"{entry['name']:{width}}  {row(entry, '')}  {number_of_cases:>5}  {entry['absent']:>6}"
-        )
+    lines += [line(entry, width, report["cases"]) for entry in report["classes"]]
     lines.append(f"{'mean foreground':{width}}  {row(report, 'mean_foreground_')}")
+    if regions:
+        lines += ["", *(line(entry, width, report["cases"]) for entry in regions)]
+        lines.append(f"{'mean regions':{width}}  {row(report, 'mean_region_')}")
     return "\n".join(lines)
+
+
+def line(entry, width, cases):
+    """Returns the line of the table for a class or a region."""
+    absent = entry["absent"]
+    return f"{entry['name']:{width}}  {row(entry, '')}  {cases - absent:>5}  {absent:>6}"
 
 
 def row(entry, prefix):

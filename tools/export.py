@@ -81,13 +81,18 @@ def export(args):
 
 def describe(run):
     """Returns what a user of the exported model must know."""
-    preprocess = run.manifest["preprocess"]
+    preprocess, outputs = run.manifest["preprocess"], run.outputs
+    regions = zip(outputs.regions.items(), outputs.class_order, strict=True)
     return {
         "segkit": __version__,
         "run": run.folder.resolve().name,
         "model": run.config.model.name,
         "channels": run.manifest["channels"],
-        "classes": run.manifest["classes"],
+        "classes": outputs.classes,
+        "regions": [
+            {"name": name, "classes": list(classes), "paints": painted}
+            for (name, classes), painted in regions
+        ],
         "orientation": preprocess["orientation"],
         "spacing_mm": preprocess["spacing_mm"],
         "patch_size": list(run.config.data.patch_size),

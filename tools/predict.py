@@ -40,7 +40,11 @@ def parse_args(argv):
     )
     add("--output", required=True, metavar="FILE", help="mask to write: .nii.gz, .nii or .png")
     add("--series", metavar="N|UID", help="which DICOM series, where --input holds several")
-    add("--probabilities", metavar="FILE", help="also write a probability per class: .nii.gz, .nii")
+    add(
+        "--probabilities",
+        metavar="FILE",
+        help="also write a probability per class or region: .nii.gz, .nii",
+    )
     add("--overlap", type=float, help="share of a tile covered again (default: the run's)")
     add(
         "--mirror",
@@ -90,7 +94,7 @@ def predict(args):
     report = describe(mask, run, image.notes)
     sidecar = output.with_name(f"{stem(output)}.json")
     try:
-        write_mask(output, mask, run.manifest["classes"])
+        write_mask(output, mask, run.outputs.classes)
         if args.probabilities:
             from segkit.io.nifti import write_nifti
 
@@ -157,7 +161,8 @@ def describe(mask, run, notes):
     from segkit.inference.scores import voxel_ml
 
     ml = voxel_ml(mask.affine, mask.shape)
-    counts = np.bincount(mask.array.reshape(-1), minlength=len(run.manifest["classes"])).tolist()
+    classes = run.outputs.classes
+    counts = np.bincount(mask.array.reshape(-1), minlength=len(classes)).tolist()
     return {
         "run": run.folder.resolve().name,
         "model": run.config.model.name,
@@ -167,7 +172,7 @@ def describe(mask, run, notes):
         "orientation": mask.orientation,
         "classes": [
             {**entry, "voxels": count, "volume_ml": None if ml is None else round(count * ml, 6)}
-            for entry, count in zip(run.manifest["classes"], counts, strict=True)
+            for entry, count in zip(classes, counts, strict=True)
         ],
         "notes": list(notes),
     }

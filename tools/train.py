@@ -18,6 +18,7 @@ from segkit.errors import exit_code
 from segkit.errors import nearest
 from segkit.losses import LOSSES
 from segkit.models import MODELS
+from segkit.outputs import read_outputs
 from segkit.tables import named_options
 from segkit.training import AVERAGES
 from segkit.training import OPTIMIZERS
@@ -95,6 +96,7 @@ def run(args):
     config = replace(config, data=replace(config.data, path=str(data)))
     check_fold(config.data.fold, manifest)
     check_patch(config.data.patch_size, manifest)
+    check_soft_labels(config, read_outputs(manifest["classes"], config.loss.options))
     if args.resume:
         check_resumable(folder, config)
     progress = train(args, config, folder, data, manifest)
@@ -164,6 +166,17 @@ def check_patch(patch_size, manifest):
             )
 
 
+def check_soft_labels(config, outputs):
+    """Refuses soft labels, as mixup makes them, where they cannot say what labels must say."""
+    soft = "mixup" in [step.name for step in parse_policy(config.augment.policy)]
+    if soft and (outputs.regions or outputs.ignore_label is not None):
+        what = "be in several regions" if outputs.regions else "be ignored"
+        raise ConfigError(
+            f"augment.policy: mixup makes class probabilities of the labels, by which a voxel "
+            f"cannot {what}. Take mixup out of the policy; cutmix does not change labels so."
+        )
+
+
 def check_pairs(policy, batch_size, replicas):
     """Refuses shares of a batch in which mixing would pair patches otherwise than in the whole."""
     mixing = [step.name for step in parse_policy(policy) if step.name in MIXING]
@@ -193,7 +206,8 @@ def train(args, config, folder, data, manifest):
     from segkit.training.fit import Batches
     from segkit.training.fit import fit
 
-    num_classes = len(manifest["classes"])
+    outputs = read_outputs(manifest["classes"], config.loss.options)
+    num_classes = len(outputs.classes)
     shape = (*config.data.patch_size, len(manifest["channels"]))
     validation = f"fold{config.data.fold}"
     training = tuple(f"fold{n}" for n in range(manifest["folds"]) if n != config.data.fold)
@@ -212,8 +226,10 @@ def train(args, config, folder, data, manifest):
     prepare = device_augmentation(augment, common["patch_size"], num_classes) if on_device else None
 
     def build():
-        model = build_model(config.model.name, num_classes, shape, **config.model.options)
-        return model, build_loss(config.loss.name, **config.loss.options)
+        channels = outputs.num_channels
+        model = build_model(config.model.name, channels, shape, **config.model.options)
+        ignored = {"ignore_label": outputs.ignore_label}
+        return model, build_loss(config.loss.name, **{**config.loss.options, **ignored})
 
     def train_batches(first_example, part):
         return build_dataset(

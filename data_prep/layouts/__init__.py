@@ -13,6 +13,7 @@ import numpy as np
 from segkit import io
 from segkit.errors import ConfigError
 from segkit.errors import DataError
+from segkit.outputs import ignored_class
 from segkit.tables import check_options
 from segkit.tables import load
 from segkit.volume import Volume
@@ -190,15 +191,16 @@ def ordered_classes(path, classes):
     """Returns `{name: value}` sorted by value.
 
     Raises:
-        DataError: A value is not an integer >= 0, occurs twice, or none is background (0).
+        DataError: A value is not an integer >= 0, occurs twice, or none is background (0); or the
+            class `ignore` has not the highest value.
     """
     if not isinstance(classes, dict) or not classes:
         raise DataError(f'{path}: labels must be like {{"background": 0, "liver": 1}}.')
     for name, value in classes.items():
         if isinstance(value, list):
             raise DataError(
-                f"{path}: label {name!r} is a region {value}: region-based labels are not "
-                "supported. Give each label one integer."
+                f"{path}: label {name!r} is a region {value}: regions are not supported here. Give "
+                "each label one integer, and name regions in the loss region_ce_dice."
             )
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise DataError(f"{path}: label {name!r} needs an integer >= 0, got {value!r}.")
@@ -206,7 +208,9 @@ def ordered_classes(path, classes):
         raise DataError(f"{path}: two labels share one value: {classes}.")
     if 0 not in classes.values():
         raise DataError(f'{path}: no label has the value 0; add "background": 0.')
-    return dict(sorted(classes.items(), key=lambda item: item[1]))
+    ordered = dict(sorted(classes.items(), key=lambda item: item[1]))
+    ignored_class(ordered)
+    return ordered
 
 
 def patient_of(name, pattern):

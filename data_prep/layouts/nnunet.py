@@ -24,8 +24,8 @@ def scan(source, *, patient: str | None = None):
         `RawDataset`.
 
     Raises:
-        DataError: Malformed `dataset.json`, a missing channel or label, or a feature of nnU-Net
-            that would change the meaning of the labels: regions, the ignore label.
+        DataError: Malformed `dataset.json`, a missing channel or label, or labels that are
+            regions.
     """
     folder = source_folder(source)
     path = folder / "dataset.json"
@@ -58,16 +58,10 @@ def scan(source, *, patient: str | None = None):
 
 
 def _refuse_unsupported(path, description):
-    labels = description["labels"]
     if "dataset" in description:
         raise DataError(
             f"{path}: the key 'dataset', a list of paths, is not supported. "
             "Put the files into imagesTr and labelsTr and remove the key."
-        )
-    if isinstance(labels, dict) and "ignore" in labels:
-        raise DataError(
-            f"{path}: the ignore label {labels['ignore']!r} is not supported. "
-            "Give those voxels a class, or leave the cases out."
         )
 
 

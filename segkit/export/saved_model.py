@@ -23,11 +23,11 @@ def export_saved_model(predictor, folder, *, examples, card, version=None):
 
     Signatures, both from `image` float32 `(depth, height, width, channels)` and `spacing_mm`
     float32 `(3,)`: `serving_default` gives `mask` int32 `(depth, height, width)` and
-    `probabilities` float32 `(depth, height, width, classes)`; `mask` gives `mask` alone and never
-    holds full-resolution probabilities.
+    `probabilities` float32 `(depth, height, width, channels)`, of classes or of regions; `mask`
+    gives `mask` alone and never holds full-resolution probabilities.
 
     Args:
-        predictor: `tf.Module` with `num_channels`, `segment(image, spacing_mm)` and
+        predictor: `tf.Module` with `num_channels`, `class_order`, `segment(image, spacing_mm)` and
             `probabilities(image, spacing_mm)`; it must track each of its variables.
         folder: Folder of the model; made if missing.
         examples: Iterable of `(image, spacing_mm)` to compare predictor and export on, at least
@@ -74,7 +74,7 @@ def check_parity(predictor, folder, examples):
     """Loads a SavedModel back and compares it with the predictor.
 
     Probabilities must agree within `TOLERANCE`, and masks in every voxel but those whose two
-    likeliest classes differ by less than that.
+    likeliest classes differ by less than that, or with a region that near to 1/2.
 
     Args:
         predictor: As for `export_saved_model`.
@@ -97,8 +97,7 @@ def check_parity(predictor, folder, examples):
         mask, probabilities = predictor.probabilities(**inputs)
         served = signatures["serving_default"](**inputs)
         difference = np.abs(served["probabilities"] - probabilities).max()
-        top = tf.math.top_k(probabilities, 2).values.numpy()
-        decided = top[..., 0] - top[..., 1] > TOLERANCE
+        decided = _margin(probabilities.numpy(), predictor.class_order) > TOLERANCE
         masks = [served["mask"], signatures["mask"](**inputs)["mask"]]
         wrong = max(int((decided & (m.numpy() != mask.numpy())).sum()) for m in masks)
         if wrong or not difference <= TOLERANCE:
@@ -112,6 +111,14 @@ def check_parity(predictor, folder, examples):
     if not count:
         raise ExportError("an export is checked on at least one example, got none.")
     return {"examples": count, "max_probability_difference": largest}
+
+
+def _margin(probabilities, class_order):
+    """How far each voxel is from being decided otherwise, `(depth, height, width)`."""
+    if class_order:
+        return np.abs(probabilities - 0.5).min(axis=-1)
+    top = np.partition(probabilities, -2, axis=-1)
+    return top[..., -1] - top[..., -2]
 
 
 def _signatures(predictor):

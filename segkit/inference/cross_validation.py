@@ -29,16 +29,17 @@ def merge_folds(evaluations):
         evaluations: Mapping fold number -> folder that tools/evaluate.py wrote for it.
 
     Returns:
-        Dict as `results.json`: `cases`, `classes` and `mean_foreground_...` over all cases, with
-        an interval and a standard deviation `..._sd` between folds for each score; the same
-        without deviation under `per_fold`; `per_case` with fold and scores. `None` where
+        Dict as `results.json`: `cases`, `classes` and `mean_foreground_...` over all cases, where
+        there are regions also `regions` and `mean_region_...`, with an interval and a standard
+        deviation `..._sd` between folds for each score; the same without deviation under
+        `per_fold`; `per_case` with fold and scores. `None` where
         undefined.
 
     Raises:
-        DataError: If the folds do not have the same classes, or share a case.
+        DataError: If the folds do not have the same classes and regions, or share a case.
     """
     reports = {fold: _read_report(folder) for fold, folder in sorted(evaluations.items())}
-    classes = _classes(reports)
+    classes, regions = _same(reports, "classes", "value"), _same(reports, "regions", "classes")
     cases = {}
     for fold, report in reports.items():
         for case, scores in report["per_case"].items():
@@ -49,10 +50,10 @@ def merge_folds(evaluations):
                 )
             cases[case] = {"fold": fold, **scores}
     per_fold = {
-        f"fold{fold}": _summary([c for c in cases.values() if c["fold"] == fold], classes)
+        f"fold{fold}": _summary([c for c in cases.values() if c["fold"] == fold], classes, regions)
         for fold in reports
     }
-    whole = _summary(list(cases.values()), classes)
+    whole = _summary(list(cases.values()), classes, regions)
     _add_deviations(whole, list(per_fold.values()))
     header = {"folds": list(reports), "policy": POLICY}
     return {**header, **whole, "per_fold": per_fold, "per_case": cases}
@@ -72,18 +73,15 @@ def merge_cases(evaluations):
 
 
 def fold_table(report):
-    """Returns Dice and IoU per class and fold, over all cases with interval and deviation."""
-    names = [*(entry["name"] for entry in report["classes"]), "mean foreground"]
+    """Returns Dice and IoU per class, region and fold; over all cases, interval and deviation."""
+    names = [name for name, _, _ in _rows(report)]
     width = max(map(len, names))
     folds = "".join(f"{name:>8}" for name in report["per_fold"])
     lines = []
     for score, title in {"dice": "Dice", "iou": "IoU"}.items():
         lines.append(f"{title:{width}}{folds}     all   95 % interval      sd")
-        for index, name in enumerate(names):
-            entry, prefix = _entry(report, index)
-            values = [
-                _entry(fold, index)[0][prefix + score] for fold in report["per_fold"].values()
-            ]
+        for index, (name, entry, prefix) in enumerate(_rows(report)):
+            values = [_rows(fold)[index][1][prefix + score] for fold in report["per_fold"].values()]
             low, high = map(_shown, entry[f"{prefix}{score}_interval"])
             cells = "".join(f"{_shown(v):>8}" for v in [*values, entry[prefix + score]])
             sd = _shown(entry[f"{prefix}{score}_sd"])
@@ -129,49 +127,58 @@ def _read_report(folder):
         raise DataError(f"cannot read {path}: {error}. Delete it and repeat the command.") from None
 
 
-def _classes(reports):
+def _same(reports, what, key):
+    """Returns name and `key` of the classes or regions, which all folds must have in common."""
     found = {
-        fold: [{"name": c["name"], "value": c["value"]} for c in report["classes"]]
+        fold: [{"name": entry["name"], key: entry[key]} for entry in report.get(what, [])]
         for fold, report in reports.items()
     }
     first = min(found)
-    for fold, classes in found.items():
-        if classes != found[first]:
-            raise DataError(f"fold{first} and fold{fold} have different classes. Train them again.")
+    for fold, entries in found.items():
+        if entries != found[first]:
+            raise DataError(f"fold{first} and fold{fold} have different {what}. Train them again.")
     return found[first]
 
 
-def _summary(cases, classes):
+def _summary(cases, classes, regions):
     """Means and intervals over cases, in the form of an evaluation's results.json."""
     summary = {"cases": len(cases), "classes": [dict(entry) for entry in classes]}
+    if regions:
+        summary["regions"] = [dict(entry) for entry in regions]
     for name in SCORES:
-        scores = np.array([case[name] for case in cases], dtype=float)
-        means, intervals = mean_scores(scores)
-        for index in range(len(classes) + 1):
-            entry, prefix = _entry(summary, index)
+        results = [mean_scores(np.array([case[name] for case in cases], dtype=float))]
+        if regions:  # mean_scores takes the background first, which is no region
+            scores = [[None, *case["regions"][name]] for case in cases]
+            means, intervals = mean_scores(np.array(scores, dtype=float))
+            results.append((means[1:], intervals[1:]))
+        means, intervals = (np.concatenate(values) for values in zip(*results, strict=True))
+        for index, (_, entry, prefix) in enumerate(_rows(summary)):
             entry[prefix + name] = _number(means[index])
             entry[f"{prefix}{name}_interval"] = [_number(n) for n in intervals[index]]
-        if name == "dice":
-            for entry, column in zip(summary["classes"], scores.T, strict=True):
-                entry["absent"] = int(np.isnan(column).sum())
+    for index, entry in enumerate(summary["classes"]):
+        entry["absent"] = sum(case["dice"][index] is None for case in cases)
+    for index, entry in enumerate(summary.get("regions", [])):
+        entry["absent"] = sum(case["regions"]["dice"][index] is None for case in cases)
     return summary
 
 
 def _add_deviations(whole, folds):
     for name in SCORES:
-        for index in range(len(whole["classes"]) + 1):
-            entry, prefix = _entry(whole, index)
-            values = [_entry(fold, index)[0][prefix + name] for fold in folds]
+        for index, (_, entry, prefix) in enumerate(_rows(whole)):
+            values = [_rows(fold)[index][1][prefix + name] for fold in folds]
             values = [value for value in values if value is not None]
             deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
             entry[f"{prefix}{name}_sd"] = deviation
 
 
-def _entry(summary, index):
-    """The dict that holds a class's scores and the prefix of its keys; last is the mean."""
-    if index < len(summary["classes"]):
-        return summary["classes"][index], ""
-    return summary, "mean_foreground_"
+def _rows(summary):
+    """Of each class and region, and of their means: name, the dict of its scores, key prefix."""
+    rows = [(entry["name"], entry, "") for entry in summary["classes"]]
+    rows.append(("mean foreground", summary, "mean_foreground_"))
+    if "regions" in summary:
+        rows += [(entry["name"], entry, "") for entry in summary["regions"]]
+        rows.append(("mean regions", summary, "mean_region_"))
+    return rows
 
 
 def _number(value):

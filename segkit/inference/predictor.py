@@ -21,10 +21,11 @@ class Predictor(tf.Module):
     Attributes:
         orientation: Axis letters in which images are expected.
         num_channels: Channels that the network takes.
-        num_classes: Classes that it tells apart, background included.
+        num_classes: Channels of its logits: classes, background included, or regions.
+        class_order: Class that each region paints; empty where channels are classes.
     """
 
-    def __init__(self, model, preprocess, patch_size, *, overlap=0.5, mirror=False):
+    def __init__(self, model, preprocess, patch_size, *, class_order=(), overlap=0.5, mirror=False):
         """Wraps a trained model.
 
         Args:
@@ -32,6 +33,8 @@ class Predictor(tf.Module):
             preprocess: The manifest's `"preprocess"` entry.
             patch_size: Side lengths that the model was trained on: two for slices, three for
                 volumes.
+            class_order: Class index that each region paints, for a model of regions, see
+                `segkit.regions.class_map`.
             overlap: Share of a tile that the next one covers again, in [0, 1).
             mirror: Average the logits over all flips of the spatial axes.
 
@@ -54,7 +57,7 @@ class Predictor(tf.Module):
             )
         self.orientation = preprocess["orientation"]
         self.num_channels = channels
-        self.num_classes = model.output_shape[-1]
+        self.num_classes, self.class_order = model.output_shape[-1], tuple(class_order)
         # Listed once and without the model, which would be saved with a second copy of each.
         self._weights = [variable.value for variable in model.variables]
         self._network = tf.function(
@@ -75,7 +78,7 @@ class Predictor(tf.Module):
             on_tile: `None`, or called as `on_tile(done, total)` after each tile.
 
         Returns:
-            float32, shape `(d, h, w, classes)`.
+            float32, shape `(d, h, w, num_classes)`.
         """
         prepared = tf.convert_to_tensor(prepared, tf.float32)
         prepared = tf.ensure_shape(prepared, (None, None, None, self.num_channels))
@@ -100,7 +103,8 @@ class Predictor(tf.Module):
 
         Returns:
             `(indices, probabilities)`: as `segment`, and float32 of shape `(depth, height, width,
-            classes)`, the softmax of the resampled logits, summing to 1.
+            num_classes)`: the softmax of the resampled logits, summing to 1, or of regions the
+            sigmoid.
         """
         mask, probabilities = self._run(image, spacing_mm, on_tile, with_probabilities=True)
         return mask, tf.ensure_shape(probabilities, (None, None, None, self.num_classes))
@@ -110,7 +114,17 @@ class Predictor(tf.Module):
         spacing_mm = tf.convert_to_tensor(spacing_mm, tf.float32)
         prepared, crop = self._prepare(image, spacing_mm)
         logits = self.logits(prepared, on_tile)
-        return restore(logits, crop, tf.shape(image)[:3], with_probabilities=with_probabilities)
+        return self.restore(logits, crop, tf.shape(image)[:3], with_probabilities)
+
+    def restore(self, logits, crop, shape, with_probabilities=False):
+        """Brings logits back onto the oriented grid and decides there, as `prepare.restore`."""
+        return restore(
+            logits,
+            crop,
+            shape,
+            class_order=self.class_order,
+            with_probabilities=with_probabilities,
+        )
 
 
 def predictor_of(run, *, overlap=None, mirror=None):
@@ -126,6 +140,7 @@ def predictor_of(run, *, overlap=None, mirror=None):
         run.model,
         run.manifest["preprocess"],
         run.config.data.patch_size,
+        class_order=run.outputs.class_order,
         overlap=settings.overlap if overlap is None else overlap,
         mirror=settings.mirror if mirror is None else mirror,
     )
@@ -142,7 +157,8 @@ def predict_volume(predictor, volume, *, with_probabilities=False, on_tile=None)
 
     Returns:
         `Volume` of class indices (uint8, or uint16 above 256 classes) with the shape and affine
-        of `volume`; or that and a `Volume` of float32 probabilities `(..., classes)`.
+        of `volume`; or that and a `Volume` of float32 probabilities
+        `(..., num_classes)`.
 
     Raises:
         ShapeError: If the number of channels is not the network's.
@@ -163,7 +179,8 @@ def predict_volume(predictor, volume, *, with_probabilities=False, on_tile=None)
         back = Volume(array, oriented.affine).oriented(volume.orientation)
         return Volume(np.ascontiguousarray(back.array), volume.affine)
 
-    dtype = np.uint8 if predictor.num_classes <= 256 else np.uint16
+    highest = max(predictor.class_order or [predictor.num_classes - 1])
+    dtype = np.uint8 if highest < 256 else np.uint16
     if not with_probabilities:
         mask = predictor.segment(image, oriented.spacing_mm, on_tile)
         return on_source_grid(mask.numpy().astype(dtype))

@@ -6,6 +6,8 @@ centres, clamped at the edges; and the way back. Shapes may all be dynamic.
 
 import tensorflow as tf
 
+from segkit.regions import class_map
+
 
 def prepare(image, spacing_mm, preprocess):
     """Brings an oriented image onto the grid and intensities that the network was trained on.
@@ -99,20 +101,23 @@ def resample_axis(array, axis, length):
 
 
 @tf.function(reduce_retracing=True)
-def restore(logits, crop, shape, *, with_probabilities=False):
+def restore(logits, crop, shape, *, class_order=(), with_probabilities=False):
     """Brings logits back onto the oriented grid, one slice at a time.
 
     Only one slice of the full-resolution logits exists at any time; classes are decided there.
-    Outside the crop is background.
+    Outside the crop is background, in no region.
 
     Args:
-        logits: float32, shape `(d, h, w, classes)`, on the prepared grid.
+        logits: float32, shape `(d, h, w, channels)`, on the prepared grid; one channel per class
+            or per region.
         crop: int32, shape `(3, 2)`: the box of the oriented grid that the logits cover.
         shape: int32, shape `(3,)`: the oriented grid.
-        with_probabilities: Whether the softmax of the resampled logits is kept as well.
+        class_order: Tuple as in `segkit.regions.class_map`; empty where channels are classes.
+        with_probabilities: Whether the softmax of the resampled logits, of regions the sigmoid,
+            is kept as well.
 
     Returns:
-        int32 class indices of that shape, or `(indices, float32 probabilities (*shape, classes))`.
+        int32 class indices of that shape, or `(indices, float32 probabilities (*shape, channels))`.
     """
     size = crop[:, 1] - crop[:, 0]
     low, high, weight = _taps(tf.shape(logits)[0], size[0])
@@ -121,8 +126,9 @@ def restore(logits, crop, shape, *, with_probabilities=False):
         first = logits[low[index]]
         plane = (logits[high[index]] - first) * weight[index] + first
         plane = resample_axis(resample_axis(plane, 0, size[1]), 1, size[2])
-        mask = tf.argmax(plane, axis=-1, output_type=tf.int32)
-        return (mask, tf.nn.softmax(plane)) if with_probabilities else mask
+        mask = class_map(plane, class_order)
+        activation = tf.nn.sigmoid if class_order else tf.nn.softmax
+        return (mask, activation(plane)) if with_probabilities else mask
 
     around = tf.stack([crop[:, 0], shape - crop[:, 1]], axis=1)
     if not with_probabilities:
@@ -131,8 +137,11 @@ def restore(logits, crop, shape, *, with_probabilities=False):
     mask, probabilities = tf.map_fn(
         one_slice, tf.range(size[0]), fn_output_signature=(tf.int32, tf.float32)
     )
+    around_channels = tf.pad(around, [[0, 1], [0, 0]])
+    if class_order:
+        return tf.pad(mask, around), tf.pad(probabilities, around_channels)
     background = tf.pad(probabilities[..., 0], around, constant_values=1.0)
-    others = tf.pad(probabilities[..., 1:], tf.pad(around, [[0, 1], [0, 0]]))
+    others = tf.pad(probabilities[..., 1:], around_channels)
     return tf.pad(mask, around), tf.concat([background[..., None], others], axis=-1)
 
 

@@ -14,22 +14,30 @@ from segkit.volume import Volume
 SCORES = {"dice": dice_from_counts, "iou": iou_from_counts, "accuracy": accuracy_from_counts}
 
 
-def count_voxels(truth, prediction, num_classes):
-    """Counts true positives, false positives and false negatives of each class.
+def count_voxels(truth, prediction, num_classes, *, regions=None, ignore_label=None):
+    """Counts true positives, false positives and false negatives of each class or region.
 
     Args:
-        truth: Class indices of any shape, each below `num_classes`.
-        prediction: Class indices, same shape.
+        truth: Class indices of any shape, each below `num_classes` or the one to ignore.
+        prediction: Class indices, same shape, each below `num_classes`.
         num_classes: Number of classes, background included.
+        regions: List of the class indices of each region, to count those in place of classes: a
+            voxel is in every region that lists its class.
+        ignore_label: Voxels of this class index in the truth are not counted.
 
     Returns:
-        float64, shape `(num_classes, 3)`, as the functions of `SCORES` take it.
+        float64, shape `(num_classes, 3)`, as the functions of `SCORES` take it; of regions
+        `(1 + regions, 3)`, the first row the background, what is in no region.
     """
+    if ignore_label is not None:
+        valid = truth != ignore_label
+        truth, prediction = truth[valid], prediction[valid]
     pairs = truth.reshape(-1).astype(np.int64) * num_classes + prediction.reshape(-1)
     table = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-    hits = np.diag(table)
-    counts = np.stack([hits, table.sum(axis=0) - hits, table.sum(axis=1) - hits], axis=-1)
-    return counts.astype(np.float64)
+    members = np.eye(num_classes) if regions is None else _members(regions, num_classes)
+    hits = ((members @ table) * members).sum(axis=1)
+    found, true = members @ table.sum(axis=0), members @ table.sum(axis=1)
+    return np.stack([hits, found - hits, true - hits], axis=-1)
 
 
 def mean_scores(scores, *, resamples=2000, seed=0):
@@ -73,6 +81,15 @@ def voxel_ml(affine, shape):
     if shape[0] == 1 and np.array_equal(affine, Volume(np.zeros((1, 1, 1))).affine):
         return None
     return float(abs(np.linalg.det(np.asarray(affine)[:3, :3]))) / 1000
+
+
+def _members(regions, num_classes):
+    """Zeros and ones `(1 + regions, num_classes)`: which classes make up each row."""
+    members = np.zeros((1 + len(regions), num_classes))
+    for row, region in enumerate(regions, start=1):
+        members[row, list(region)] = 1
+    members[0] = ~members.any(axis=0)
+    return members
 
 
 def _means(scores):

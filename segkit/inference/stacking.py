@@ -27,7 +27,7 @@ class Samples(NamedTuple):
     weights: np.ndarray
 
 
-def choose_voxels(label, seed, count=VOXELS):
+def choose_voxels(label, seed, classes, count=VOXELS):
     """Draws voxels of a case, equally many of each class as far as there are.
 
     Each is weighted with the number of voxels of its class over the number drawn of it (Horvitz
@@ -37,6 +37,7 @@ def choose_voxels(label, seed, count=VOXELS):
     Args:
         label: Class indices of any shape.
         seed: Seed of the draw.
+        classes: Number of classes; voxels of higher indices, to be ignored, are not drawn.
         count: Voxels to draw of each class.
 
     Returns:
@@ -44,7 +45,7 @@ def choose_voxels(label, seed, count=VOXELS):
     """
     rng, flat = np.random.default_rng(seed), label.reshape(-1)
     where, weights = [], []
-    for index in np.unique(flat):
+    for index in np.unique(flat[flat < classes]):
         voxels = np.flatnonzero(flat == index)
         drawn = rng.choice(voxels, min(count, len(voxels)), replace=False)
         where.append(drawn)
@@ -66,7 +67,7 @@ def sample(predictors, image, label, seed):
         label: Class indices, shape `(d, h, w)`.
         seed: As for `choose_voxels`.
     """
-    where, weights = choose_voxels(label, seed)
+    where, weights = choose_voxels(label, seed, predictors[0].num_classes)
     features = []
     for predictor in predictors:
         logits = predictor.logits(image).numpy().reshape(-1, predictor.num_classes)

@@ -6,18 +6,20 @@ from segkit.errors import ShapeError
 from segkit.losses.ce_dice import check_alpha
 from segkit.losses.dice import dice_per_class
 from segkit.losses.overlap import group_overlap
-from segkit.losses.regions import encode_regions
 from segkit.losses.shapes import blank
 from segkit.losses.shapes import check_indices
 from segkit.losses.shapes import read_voxels
 from segkit.losses.shapes import voxel_mean
+from segkit.outputs import check_regions
+from segkit.regions import encode_regions
 
 
 def region_ce_dice(
     y_true,
     y_pred,
     *,
-    regions: list[list[int]],
+    regions: dict[str, list[int]],
+    class_order: list[int] | None = None,
     alpha: float = 0.5,
     smooth: float = 1e-5,
     ignore_label: int | None = None,
@@ -33,7 +35,9 @@ def region_ce_dice(
     Args:
         y_true: Class indices, any integer dtype, shape `(batch, *spatial)`.
         y_pred: Logits, shape `(batch, *spatial, regions)`.
-        regions: For each channel the list of the class indices that make up its region.
+        regions: For each channel a name and the class indices that make up its region, in order.
+        class_order: The class that each region paints when a label map is made of a prediction,
+            see `segkit.outputs`. It is checked here and does not change the loss.
         alpha: Weight of the cross-entropy, in [0, 1].
         smooth: As in `dice`.
         ignore_label: As in `dice` and `cross_entropy`.
@@ -44,8 +48,8 @@ def region_ce_dice(
         their weights.
 
     Raises:
-        ConfigError: If `alpha` is outside [0, 1], labels are soft, or `regions` or `group_size` do
-            not fit.
+        ConfigError: If `alpha` is outside [0, 1], labels are soft, or `regions`, `class_order` or
+            `group_size` do not fit.
         ShapeError: If the shapes do not fit, or there is not one channel per region.
 
     Reference:
@@ -54,6 +58,7 @@ def region_ce_dice(
         label sums its cross-entropy over regions where it else takes the mean.
     """
     check_alpha(alpha)
+    check_regions(regions, class_order)
     check_indices(y_true, y_pred, "region_ce_dice")
     if y_pred.shape[-1] != len(regions):
         raise ShapeError(
@@ -61,7 +66,7 @@ def region_ce_dice(
             f"got {y_pred.shape[-1]}. Build the network with {len(regions)} classes."
         )
     voxels = read_voxels(y_true, y_pred, ignore_label)
-    truth = blank(encode_regions(voxels.labels, regions), voxels.valid)
+    truth = blank(encode_regions(voxels.labels, list(regions.values())), voxels.valid)
     probs = blank(ops.sigmoid(voxels.logits), voxels.valid)
     sums = group_overlap(truth, probs, group_size)
     overlap_loss = ops.mean(dice_per_class(sums, smooth), axis=-1)

@@ -12,6 +12,9 @@ from tqdm import tqdm
 
 from segkit.errors import DataError
 from segkit.errors import writing
+from segkit.metrics.counts import counter
+from segkit.outputs import read_outputs
+from segkit.regions import class_map
 from segkit.training.checkpoint import checkpoint_path
 from segkit.training.checkpoint import is_whole
 from segkit.training.checkpoint import load_checkpoint
@@ -65,15 +68,16 @@ def fit(
     """Trains a model in a run folder, and keeps the best one there as `model.keras`.
 
     The folder is made once model and data are at hand, so a setting that does not fit leaves
-    none. Best is the highest mean foreground Dice over the validation patches, which are the
-    same after every epoch. SIGTERM, Ctrl-C or a file `STOP` in the folder end the run after the
-    step at hand, with a checkpoint.
+    none. Best is the highest mean Dice, of foreground classes or regions, over the validation
+    patches, which are the same after every epoch. SIGTERM, Ctrl-C or a file `STOP` in the folder
+    end the run after the step at hand, with a checkpoint.
 
     Args:
         folder: Run folder; made unless `resume`.
         config: A `Config`.
-        manifest: Manifest of the data set: its classes are scored by name, and photographs (no
-            spacing) are drawn with the first row on top, slices with anterior up.
+        manifest: Manifest of the data set: its classes, or the regions of the loss, are scored by
+            name, and photographs (no spacing) are drawn with the first row on top, slices with
+            anterior up.
         strategy: From `make_strategy`. Of several workers, the first one writes.
         build: Function without arguments that returns `(model, loss)`; called in the scope.
         batches: `Batches`.
@@ -122,10 +126,10 @@ class _Loop:
         self.folder, self.config, self.manifest = Path(folder), config, manifest
         self.train, self.batches, self.report = config.train, batches, report
         self.strategy, self.chief = strategy, is_first_worker()
-        self.class_names = [entry["name"] for entry in manifest["classes"]]
+        self.outputs = read_outputs(manifest["classes"], config.loss.options)
         self.learner = build_learner(self.train, strategy, build)
         self.train_step, self.validation_step = make_steps(
-            self.learner, self.train, strategy, len(self.class_names), prepare
+            self.learner, self.train, strategy, counter(self.outputs), prepare
         )
         self.progress = Progress()
 
@@ -159,7 +163,7 @@ class _Loop:
             self.shown = next(iter(validation((0, 1)).unbatch().batch(NUM_PICTURES)))
             if not resume:
                 create_run(self.folder, self.config, self.manifest)
-            names, epoch = self.class_names, self.progress.epoch
+            names, epoch = self.outputs.names, self.progress.epoch
             self.monitor = Monitor(self.folder, names, self.train, resume_at=epoch)
         self.started, self.first_step = time.monotonic(), self.progress.step
 
@@ -285,7 +289,7 @@ class _Loop:
     def _pictures(self):
         images, labels = self.shown
         logits = full_resolution(self.learner.model(images, training=False))
-        predictions = keras.ops.convert_to_numpy(keras.ops.argmax(logits, axis=-1))
+        predictions = keras.ops.convert_to_numpy(class_map(logits, self.outputs.class_order))
         upright = self.manifest["preprocess"]["spacing_mm"] is None
         examples = zip(images.numpy(), labels.numpy(), predictions, strict=True)
         return [panel(*example, upright=upright) for example in examples]
@@ -294,7 +298,7 @@ class _Loop:
         """One line about an epoch, with the time that is left."""
         classes = ", ".join(
             f"{name} {value:.3f}"
-            for name, value in zip(self.class_names[1:], dice[1:], strict=True)
+            for name, value in zip(self.outputs.names[1:], dice[1:], strict=True)
             if not math.isnan(value)
         )
         total = self.train.epochs * self.train.steps_per_epoch

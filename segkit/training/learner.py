@@ -88,9 +88,9 @@ def build_learner(train, strategy, build):
     return Learner(model, loss, optimizer, schedule, average)
 
 
-def make_steps(learner, train, strategy, num_classes, prepare=None):
+def make_steps(learner, train, strategy, count, prepare=None):
     """Returns the functions `(train_step, validation_step)` of `segkit.training.step`."""
-    shared = {"num_classes": num_classes, "batch_size": train.batch_size}
+    shared = {"count": count, "batch_size": train.batch_size}
     parts = (strategy, learner.model, learner.loss)
     train_step = make_train_step(
         *parts,

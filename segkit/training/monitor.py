@@ -15,17 +15,17 @@ _SECONDS_BETWEEN_CHARTS = 10
 class Monitor:
     """Writes the results of a run to its folder."""
 
-    def __init__(self, folder, class_names, train, *, resume_at=0):
+    def __init__(self, folder, names, train, *, resume_at=0):
         """Opens the records.
 
         Args:
             folder: Run folder; events go to `logs/train` and `logs/validation`.
-            class_names: Names of all classes, background first.
+            names: Names of the classes or regions that are scored, background first.
             train: The run's `TrainConfig`, for what is written on request only.
             resume_at: Epoch to go on from: later rows of an older `history.csv` are dropped.
         """
         self._folder, self._train = Path(folder), train
-        self._foreground = list(class_names)[1:]
+        self._foreground = list(names)[1:]
         self._writers = {
             split: tf.summary.create_file_writer(str(self._folder / "logs" / split))
             for split in ("train", "validation")

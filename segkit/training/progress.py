@@ -18,7 +18,7 @@ class EpochResults:
         terms: Dict term of the loss -> its value in each step.
         learning_rates: Learning rate of each training step.
         gradient_norms: Norm of the gradient of each training step, before clipping.
-        counts: Sum over the steps, lists `(num_classes, 3)`, see `segkit.metrics.counts`.
+        counts: Sum over the steps, lists `(rows, 3)`, see `segkit.metrics.counts`.
         seconds: Time that the steps took.
         waited: Seconds of that in which they waited for their input.
     """
@@ -42,7 +42,7 @@ class EpochResults:
         self.counts = (counts if self.counts is None else counts + self.counts).tolist()
 
     def dice(self):
-        """Returns Dice per class, `(num_classes,)`; NaN for a class that did not occur."""
+        """Returns Dice per class or region, `(rows,)`; NaN for one that did not occur."""
         return dice_from_counts(np.array(self.counts))
 
     def row(self, split):
@@ -68,7 +68,8 @@ class Progress:
 
     Attributes:
         step: Optimizer steps done.
-        scores: Mean foreground Dice on the validation patches after each finished epoch.
+        scores: Mean Dice, of foreground classes or regions, on the validation patches after each
+            finished epoch.
         results: Results of the epoch that was begun.
         stopped: What ended the run early, see `interrupt.StopRequests`; not kept.
     """

@@ -18,6 +18,7 @@ from segkit.config import save_config
 from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.errors import writing
+from segkit.outputs import read_outputs
 from segkit.training.checkpoint import list_checkpoints
 
 PACKAGES = ("tensorflow", "keras", "numpy")
@@ -38,6 +39,11 @@ class Run:
     config: Config
     manifest: dict
     model: object
+
+    @property
+    def outputs(self):
+        """What the model's channels stand for, `segkit.outputs.Outputs`."""
+        return read_outputs(self.manifest["classes"], self.config.loss.options)
 
 
 def check_new(folder):

@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from segkit.hashing import pcg4d
 from segkit.layers.step_context import step_context
-from segkit.metrics.counts import class_counts
 from segkit.training.penalties import penalty
 from segkit.training.penalties import penalty_gradients
 
@@ -25,7 +24,7 @@ class Found(NamedTuple):
     Attributes:
         gradients: Of the scaled loss, one per trainable variable.
         terms: Dict term of the loss -> float32 scalar, divided by the batch size.
-        counts: float32, shape `(num_classes, 3)`, see `segkit.metrics.counts`.
+        counts: float32, shape `(rows, 3)`, see `segkit.metrics.counts`.
         updates: Dict path of a variable -> value, divided by the number of parts of the batch.
     """
 
@@ -41,7 +40,7 @@ def make_train_step(
     loss,
     optimizer,
     *,
-    num_classes,
+    count,
     batch_size,
     xla,
     seed,
@@ -57,7 +56,7 @@ def make_train_step(
         model: `keras.Model` from images to logits, or to a dict of them, full resolution first.
         loss: From `segkit.losses.build_loss`.
         optimizer: From `build_optimizer`, already built on the model's trainable variables.
-        num_classes: Number of classes, background included.
+        count: Function of labels and logits that returns counts, see `segkit.metrics.counts`.
         batch_size: Size of the global batch.
         xla: Compile forward, loss and backward with XLA; `"step"`: the whole step, optimizer and
             reduction included, which needs GPUs or a single replica.
@@ -74,8 +73,8 @@ def make_train_step(
         of each replica, `first_example` the number of the global batch's first example in the
         stream (int64) and `stop` whether this worker was asked to stop (float32, 0 or 1):
         `terms` (dict, the terms of the loss, means over the global batch), `loss` (their sum),
-        `gradient_norm` (before clipping), `counts` `(num_classes, 3)` (true positives, false
-        positives and false negatives over the global batch), `stop` (workers asked to stop).
+        `gradient_norm` (before clipping), `counts` `(rows, 3)` (true positives, false positives
+        and false negatives over the global batch), `stop` (workers asked to stop).
     """
     replicas = strategy.num_replicas_in_sync
     share = batch_size // replicas
@@ -92,7 +91,7 @@ def make_train_step(
             terms = _terms(loss, labels, logits, batch_size)
             scaled = sum(terms.values()) * loss_scale
         gradients = tape.gradient(scaled, weights)
-        counts = class_counts(labels, full_resolution(logits), num_classes)
+        counts = count(labels, full_resolution(logits))
         parts = replicas * accumulation_steps
         updates = {path: value / parts for path, value in context.updates.items()}
         return Found(gradients, terms, counts, updates)
@@ -145,14 +144,14 @@ def make_train_step(
     return step
 
 
-def make_validation_step(strategy, model, loss, *, num_classes, batch_size):
+def make_validation_step(strategy, model, loss, *, count, batch_size):
     """Returns a compiled function that scores one global batch without training.
 
     Args:
         strategy: As in `make_train_step`.
         model: As in `make_train_step`.
         loss: As in `make_train_step`.
-        num_classes: As in `make_train_step`.
+        count: As in `make_train_step`.
         batch_size: As in `make_train_step`.
 
     Returns:
@@ -164,7 +163,7 @@ def make_validation_step(strategy, model, loss, *, num_classes, batch_size):
         images, labels = batch
         logits = model(images, training=False)
         terms = _terms(loss, labels, logits, batch_size)
-        counts = class_counts(labels, full_resolution(logits), num_classes)
+        counts = count(labels, full_resolution(logits))
         terms, counts = _summed((terms, counts))
         return {"loss": sum(terms.values()), "terms": terms, "counts": counts}
 

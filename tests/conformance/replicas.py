@@ -6,6 +6,7 @@ be changed.
 
 import logging
 import sys
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +14,7 @@ import tensorflow as tf
 from segkit.config import config_from_dict
 from segkit.losses import LOSSES
 from segkit.losses import build_loss
+from segkit.metrics.counts import class_counts
 from segkit.models import build_model
 from segkit.training.devices import make_strategy
 from segkit.training.learner import build_learner
@@ -41,7 +43,11 @@ IN_FLOAT32 = {
     "deep supervision": ({}, {"deep_supervision": True, "downsamplings": 2}),
 }
 CASES = [(f, p) for f in FEATURES for p in PRECISIONS] + [(f, "float32") for f in IN_FLOAT32]
-NEEDED = {"dice": {"group_size": 2}, "region_ce_dice": {"regions": [[1, 2], [2], [0, 1]]}}
+REGIONS = {"all": [1, 2], "dark": [2], "bright": [1]}
+NEEDED = {
+    "dice": {"group_size": 2},
+    "region_ce_dice": {"regions": REGIONS, "class_order": [1, 2, 1]},
+}
 SUMMED = [name for name in LOSSES if name != "weighted_sum"]
 EVERY_LOSS = {"parts": [{name: NEEDED.get(name, {})} for name in SUMMED]}
 
@@ -75,7 +81,8 @@ def train(strategy, model, loss="ce_dice", loss_options=None, **settings):
         return network, build_loss(loss, **(loss_options or {}))
 
     learner = build_learner(config, strategy, build)
-    step, validate = make_steps(learner, config, strategy, CLASSES)
+    count = partial(class_counts, num_classes=CLASSES)
+    step, validate = make_steps(learner, config, strategy, count)
     results, held_out = [], []
     for number, batch in enumerate(distribute(strategy, BATCH, batches)):
         first = tf.constant(number * BATCH, tf.int64)

@@ -93,6 +93,13 @@ def test_samples_of_a_large_foreground_are_limited_and_repeatable():
     assert not np.array_equal(first, other)
 
 
+def test_voxels_to_be_ignored_are_not_sampled():
+    data = dataset(classes={"background": 0, "ignore": 5})
+    facts, samples = measure(data.cases[0], data)
+    assert facts["class_voxels"] == [480 - 18, 18]
+    assert len(samples) == 0
+
+
 def test_without_labels_the_nonzero_voxels_are_sampled():
     data = dataset(classes={}, read=lambda case: (read(case)[0], None))
     facts, samples = measure(data.cases[0], data)

@@ -165,6 +165,12 @@ def test_nnunet_stacks_the_channel_files_in_order(tmp_path):
         np.testing.assert_array_equal(read.array[..., n], single.array[..., 0])
 
 
+def test_nnunet_may_have_a_label_to_ignore(tmp_path):
+    source = nnunet(tmp_path / "t", labels={"background": 0, "ignore": 7, "tumour": 2})
+    classes = scan_source("nnunet", source).classes
+    assert list(classes.items()) == [("background", 0), ("tumour", 2), ("ignore", 7)]
+
+
 def test_nnunet_takes_the_patient_from_the_name(tmp_path):
     source = nnunet(tmp_path / "t")
     assert [c.patient for c in scan_source("nnunet", source).cases] == ["p1_a", "p1_b", "p2_a"]
@@ -185,7 +191,7 @@ def test_nnunet_takes_the_patient_from_the_name(tmp_path):
     ("changes", "message"),
     [
         ({"labels": {"background": 0, "whole": [1, 2]}}, "'whole' is a region .* not supported"),
-        ({"labels": {"background": 0, "ignore": 3}}, "the ignore label 3 is not supported"),
+        ({"labels": {"background": 0, "ignore": 1, "a": 3}}, "'ignore' must be the last"),
         ({"labels": {"background": 0, "a": 1, "b": 1}}, "two labels share one value"),
         ({"labels": {"background": 0, "a": "1"}}, "'a' needs an integer >= 0, got '1'"),
         ({"labels": {"background": 0, "a": -1}}, "'a' needs an integer >= 0, got -1"),

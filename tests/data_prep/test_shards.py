@@ -87,3 +87,9 @@ def test_foreground_is_sampled_per_class_within_the_label_and_the_same_each_time
 def test_a_chunk_without_foreground_or_label_has_no_rows():
     assert sample_foreground(np.zeros((2, 2, 2), dtype=np.uint8), seed=0).shape == (0, 4)
     assert sample_foreground(None, seed=0).shape == (0, 4)
+
+
+def test_voxels_to_be_ignored_are_no_foreground():
+    label = np.zeros((2, 3, 4), dtype=np.uint8)
+    label[0, 0], label[1, 2, 3] = 2, 1
+    np.testing.assert_array_equal(sample_foreground(label, 0, ignore_label=2), [[1, 1, 2, 3]])

@@ -38,7 +38,7 @@ assert "segkit" not in sys.modules
 class Rule(tf.Module):
     """Traced faster than a predictor; with `drift` it does not do the same thing twice."""
 
-    num_channels = 1
+    num_channels, class_order = 1, ()
 
     def __init__(self, drift=0.0):
         super().__init__()
@@ -168,3 +168,42 @@ def test_a_folder_that_cannot_be_made_is_refused(example, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="cannot write"):
         export_saved_model(Rule(), tmp_path / "file" / "m", examples=[example], card=CARD)
+
+
+def test_regions_are_painted_in_the_exported_graph(example, tmp_path):
+    image, spacing_mm = example
+    inputs = keras.Input((8, 8, 8, 1), name="image")
+    logits = keras.layers.Conv3D(1, 1, name="logits")
+    model = keras.Model(inputs, logits(inputs))
+    logits.set_weights([np.ones((1, 1, 1, 1, 1), np.float32), np.zeros(1, np.float32)])
+    predictor = Predictor(model, PREPROCESS, (8, 8, 8), class_order=(4,))
+    path = export_saved_model(predictor, tmp_path, examples=[example], card=CARD)
+    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+    served = signature(image=tf.constant(image), spacing_mm=tf.constant(spacing_mm))
+    assert set(np.unique(served["mask"])) == {0, 4}
+    np.testing.assert_array_equal(served["mask"] == 4, served["probabilities"][..., 0] > 0.5)
+
+
+class Regions(Rule):
+    """A rule of two regions, of which the second is as near to 1/2 as `edge` says."""
+
+    class_order = (1, 2)
+
+    def __init__(self, edge):
+        super().__init__()
+        self.edge, self.calls = edge, 0
+
+    def probabilities(self, image, spacing_mm):
+        self.calls += 1
+        second = 0.5 + self.edge * (-1) ** self.calls
+        share = tf.nn.sigmoid(image[..., 0] * spacing_mm[0])
+        probabilities = tf.stack([share, tf.fill(tf.shape(share), second)], axis=-1)
+        mask = tf.where(probabilities[..., 1] > 0.5, 2, tf.cast(share > 0.5, tf.int32))
+        return mask, probabilities
+
+
+def test_only_regions_near_a_half_may_be_decided_otherwise(example, tmp_path):
+    path = export_saved_model(Regions(edge=2e-6), tmp_path, examples=[example], card=CARD)
+    assert path.is_dir()
+    with pytest.raises(ExportError, match="differs from the trained one"):
+        export_saved_model(Regions(edge=2e-5), tmp_path, examples=[example], card=CARD)

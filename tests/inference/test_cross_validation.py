@@ -134,3 +134,30 @@ def test_the_picture_shows_each_fold_in_its_colour(evaluations, tmp_path):
     picture = np.asarray(Image.open(tmp_path / "summary.png").convert("RGB")).reshape(-1, 3)
     for colour in ([0xE6, 0x9F, 0x00], [0x56, 0xB4, 0xE9], [0x00, 0x9E, 0x73]):
         assert (np.abs(picture.astype(int) - colour).max(axis=1) < 8).sum() > 20
+
+
+def test_regions_are_merged_beside_the_classes(evaluations):
+    folders = evaluations(FOLDS)
+    classes = merge_folds(folders)["classes"]
+    regions = [{"name": "whole", "classes": [1, 4]}, {"name": "core", "classes": [4]}]
+    dice = {"a": [0.9, None], "b": [0.7, 0.5], "c": [0.5, None], "d": [0.3, 0.1], "e": [0.1, 0.3]}
+    for folder in folders.values():
+        report = json.loads((folder / "results.json").read_text())
+        report["regions"] = regions
+        for case, scores in report["per_case"].items():
+            scores["regions"] = dict.fromkeys(("dice", "iou", "accuracy"), dice[case])
+        (folder / "results.json").write_text(json.dumps(report))
+    report = merge_folds(folders)
+    whole, core = report["regions"]
+    assert report["classes"] == classes
+    assert whole["dice"] == pytest.approx(0.5)
+    assert core["dice"] == pytest.approx(0.3)
+    assert (whole["classes"], core["absent"]) == ([1, 4], 2)
+    assert report["mean_region_dice"] == pytest.approx(0.4)
+    # Whole per fold: .8, .5, .2.
+    assert whole["dice_sd"] == pytest.approx(0.3)
+    table = fold_table(report)
+    assert ["whole", "0.800", "0.500", "0.200", "0.500"] in [
+        x.split()[:5] for x in table.split("\n")
+    ]
+    assert "mean regions" in table

@@ -142,3 +142,28 @@ def test_the_same_graph_takes_any_shape(predictor, blocks):
         eager = predictor.segment(image, (1.0, 0.5, 2.0))
         np.testing.assert_array_equal(graph(image, (1.0, 0.5, 2.0)), eager)
     assert graph.experimental_get_tracing_count() == 1
+
+
+@pytest.fixture(scope="module")
+def region_predictor():
+    """Regions where the intensity exceeds 0.5, and where it exceeds 0.95."""
+    inputs = keras.Input((4, 4, 4, 1), name="image")
+    logits = keras.layers.Conv3D(2, 1, name="logits")
+    model = keras.Model(inputs, logits(inputs))
+    logits.set_weights([np.full((1, 1, 1, 1, 2), 10, np.float32), np.float32([-5, -9.5])])
+    return Predictor(model, PREPROCESS, (4, 4, 4), class_order=(300, 2))
+
+
+def test_regions_paint_their_classes_one_after_another(region_predictor, blocks):
+    mask = predict_volume(region_predictor, blocks)
+    expected = np.select([blocks.array > 0.95, blocks.array > 0.5], [2, 300], 0)
+    assert mask.array.dtype == np.uint16
+    np.testing.assert_array_equal(mask.array, expected)
+
+
+def test_probabilities_of_regions_are_those_of_each_channel(region_predictor, blocks):
+    _, probabilities = predict_volume(region_predictor, blocks, with_probabilities=True)
+    logits = 10 * blocks.array[..., None] - [5, 9.5]
+    inside = blocks.array > 0
+    expected = 1 / (1 + np.exp(-logits[inside]))
+    np.testing.assert_allclose(probabilities.array[inside], expected, atol=1e-5)

@@ -126,6 +126,21 @@ def test_restoring_resamples_logits_and_decides_then():
     np.testing.assert_array_equal(mask, restore(logits, crop, shape))
 
 
+def test_restored_regions_are_painted_after_resampling_and_end_at_the_crop():
+    logits = noise(4, 5, 6, 2)
+    logits -= logits.mean()
+    crop, shape = tf.constant([[0, 7], [1, 4], [0, 12]]), tf.constant([7, 5, 12])
+    order = {"class_order": (3, 1)}
+    mask, probabilities = restore(logits, crop, shape, with_probabilities=True, **order)
+    full = resize(logits, (7, 3, 12, 2), order=1, mode="edge", anti_aliasing=False)
+    expected = np.where(full[..., 1] > 0, 1, np.where(full[..., 0] > 0, 3, 0))
+    assert set(np.unique(expected)) == {0, 1, 3}
+    np.testing.assert_array_equal(mask[:, 1:4], expected)
+    np.testing.assert_allclose(probabilities[:, 1:4], 1 / (1 + np.exp(-full)), atol=1e-4)
+    assert not probabilities.numpy()[:, [0, 4]].any()
+    np.testing.assert_array_equal(mask, restore(logits, crop, shape, **order))
+
+
 @pytest.mark.parametrize("spacing", [0.7, 0.3, 0.9, 1.1])
 def test_a_spacing_in_float32_gives_the_lengths_of_the_conversion(spacing):
     # At half lengths, such as 0.7 * 45 = 31.5, float32 and float64 would round apart.

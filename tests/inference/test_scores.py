@@ -67,3 +67,24 @@ def test_the_volume_of_a_voxel_is_known_unless_it_has_no_size():
     photo = Volume(np.zeros((1, 4, 4)))
     assert voxel_ml(photo.affine, photo.shape) is None
     assert voxel_ml(photo.affine, (2, 4, 4)) == pytest.approx(0.001)
+
+
+def test_regions_are_counted_by_hand_and_what_is_in_none_is_the_background():
+    truth = np.array([0, 0, 1, 1, 2, 2, 3])
+    guess = np.array([0, 1, 1, 2, 0, 2, 3])
+    #  whole {1, 2}: truth 0 0 1 1 1 1 0, guess 0 1 1 1 0 1 0
+    #  core {2}:     truth 0 0 0 0 1 1 0, guess 0 0 0 1 0 1 0
+    #  in none:      truth 1 1 0 0 0 0 1, guess 1 0 0 0 1 0 1
+    counts = count_voxels(truth, guess, 4, regions=[[1, 2], [2]])
+    np.testing.assert_array_equal(counts, [[2, 1, 1], [3, 1, 1], [1, 1, 1]])
+
+
+@pytest.mark.parametrize("regions", [None, [[1, 2], [2]]])
+def test_ignored_voxels_change_no_score(regions):
+    rng = np.random.default_rng(0)
+    truth, guess = rng.integers(0, 3, (2, 5, 6)).astype(np.uint8)
+    expected = count_voxels(truth, guess, 3, regions=regions)
+    marked = np.concatenate([truth, np.full((2, 6), 3, np.uint8)])
+    more = np.concatenate([guess, rng.integers(0, 3, (2, 6)).astype(np.uint8)])
+    found = count_voxels(marked, more, 3, regions=regions, ignore_label=3)
+    np.testing.assert_array_equal(found, expected)

@@ -60,7 +60,7 @@ def test_balanced_voxels_with_their_weights_give_unbiased_probabilities():
     x = rng.normal(size=(40, 50, 60))
     p = 1 / (1 + np.exp(-(1.5 * x - 5)))
     label = (rng.uniform(size=x.shape) < p).astype(np.uint8)
-    where, weights = choose_voxels(label, 3, count=1500)
+    where, weights = choose_voxels(label, 3, 9, count=1500)
     assert (np.bincount(label.reshape(-1)[where]) == 1500).all()
     assert weights.sum() == pytest.approx(label.size)
     logits = np.stack([np.zeros(x.size), 1.5 * x.reshape(-1)], axis=-1)
@@ -81,8 +81,14 @@ def test_balanced_voxels_with_their_weights_give_unbiased_probabilities():
 
 def test_the_choice_of_voxels_takes_each_once_and_depends_on_the_seed():
     label = np.array([[0] * 30, [1] * 3 + [2] * 27])
-    where, weights = choose_voxels(label, 0, count=10)
+    where, weights = choose_voxels(label, 0, 9, count=10)
     assert len(set(where)) == len(where) == 23
     assert sorted(set(weights)) == [1.0, 2.7, 3.0]
-    assert (where == choose_voxels(label, 0, count=10)[0]).all()
-    assert (where != choose_voxels(label, 1, count=10)[0]).any()
+    assert (where == choose_voxels(label, 0, 9, count=10)[0]).all()
+    assert (where != choose_voxels(label, 1, 9, count=10)[0]).any()
+
+
+def test_voxels_to_be_ignored_are_not_drawn():
+    label = np.array([0, 1, 2, 2, 1, 0, 2])
+    where, _ = choose_voxels(label, 0, 2)
+    assert sorted(where) == [0, 1, 4, 5]

@@ -13,7 +13,7 @@ from segkit.tables import options_of
 
 # Options without a default. Regions of three classes: all, two that overlap it, none the same.
 NEEDED = {
-    "region_ce_dice": {"regions": [[1, 2], [2], [0, 2]]},
+    "region_ce_dice": {"regions": {"a": [1, 2], "b": [2], "c": [0, 2]}},
     "weighted_sum": {"parts": [{"focal": {"weight": 0.3}}, {"squared_dice": {"weight": 2.0}}]},
 }
 SPATIAL = {"boundary", "cldice"}  # depend on where voxels lie
@@ -35,7 +35,7 @@ def _perfect(name, labels, certainty=20.0):
     """Logits of a prediction that is right everywhere."""
     if name == "region_ce_dice":
         regions = NEEDED[name]["regions"]
-        truth = np.stack([np.isin(labels, region) for region in regions], -1)
+        truth = np.stack([np.isin(labels, region) for region in regions.values()], -1)
     else:
         truth = np.eye(3)[labels]
     return (certainty * (2 * truth - 1)).astype("float32")

@@ -50,6 +50,9 @@ def test_ce_dice_is_what_it_was_before_it_had_parts(draw):
 
 
 def test_an_impossible_alpha_is_refused(draw):
-    for name, options in (("ce_dice", {}), ("region_ce_dice", {"regions": [[0], [1], [2]]})):
+    for name, options in (
+        ("ce_dice", {}),
+        ("region_ce_dice", {"regions": {"a": [0], "b": [1], "c": [2]}}),
+    ):
         with pytest.raises(ConfigError, match="alpha from 0 to 1, got 2"):
             build_loss(name, alpha=2.0, **options)(*draw())

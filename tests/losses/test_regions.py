@@ -6,22 +6,8 @@ import pytest
 from segkit.errors import ConfigError
 from segkit.errors import ShapeError
 from segkit.losses import build_loss
-from segkit.losses.regions import encode_regions
 
-TUMOUR = [[1, 2, 3], [2, 3], [3]]  # whole, core, enhancing
-
-
-def test_a_voxel_is_in_every_region_that_lists_its_class():
-    labels = np.array([[0, 1, 2, 3]], "uint8")
-    expected = [[[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]]]
-    np.testing.assert_array_equal(encode_regions(labels, TUMOUR), expected)
-    assert encode_regions(labels, TUMOUR).dtype == "float32"
-
-
-@pytest.mark.parametrize("regions", [[], [[1], []], [[1, -1]]])
-def test_regions_that_are_none_are_refused(regions):
-    with pytest.raises(ConfigError, match="regions must be lists of class indices, such as"):
-        encode_regions(np.zeros((1, 2), int), regions)
+TUMOUR = {"whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
 
 
 def test_region_ce_dice_matches_hand_computed_value():
@@ -30,7 +16,7 @@ def test_region_ce_dice_matches_hand_computed_value():
     # 1 - 2 * .75 / (1 + 1) = 1/4; mean 11/56.
     x = math.log(3)
     logits = np.array([[[x, -x], [x, x]]], "float32")
-    loss = build_loss("region_ce_dice", regions=[[1, 2], [2]])
+    loss = build_loss("region_ce_dice", regions={"all": [1, 2], "core": [2]})
     parts = loss.parts(np.array([[1, 2]]), logits)
     np.testing.assert_allclose(parts["cross_entropy"], [0.5 * math.log(4 / 3)], rtol=1e-6)
     np.testing.assert_allclose(parts["dice"], [0.5 * 11 / 56], rtol=1e-4)
@@ -42,7 +28,7 @@ def test_region_ce_dice_equals_a_slow_loop(draw):
     got = build_loss("region_ce_dice", regions=TUMOUR, alpha=0.3, smooth=0.5)(labels, logits)
     for b in range(2):
         nats, overlaps = [], []
-        for r, region in enumerate(TUMOUR):
+        for r, region in enumerate(TUMOUR.values()):
             t = np.isin(labels[b], region)
             p = 1 / (1 + np.exp(-logits[b, ..., r].astype("float64")))
             nats.append(-np.log(np.where(t, p, 1 - p)).mean())
@@ -53,11 +39,21 @@ def test_region_ce_dice_equals_a_slow_loop(draw):
 
 def test_logits_need_one_channel_per_region(draw):
     with pytest.raises(ShapeError, match="each of its 2 regions, got 3. Build the network with 2"):
-        build_loss("region_ce_dice", regions=[[1], [2]])(*draw())
+        build_loss("region_ce_dice", regions={"a": [1], "b": [2]})(*draw())
 
 
 def test_regions_are_checked_before_anything_is_built():
     with pytest.raises(ConfigError, match="needs the option 'regions'"):
         build_loss("region_ce_dice")
-    with pytest.raises(ConfigError, match=r"loss.regions must be list\[list\[int\]\]"):
-        build_loss("region_ce_dice", regions=[1, 2])
+    with pytest.raises(ConfigError, match=r"loss.regions must be dict\[str, list\[int\]\]"):
+        build_loss("region_ce_dice", regions=[[1, 2]])
+
+
+def test_the_painting_order_is_checked_and_changes_no_loss(draw):
+    labels, logits = draw((2, 4, 5), classes=3)
+    plain = build_loss("region_ce_dice", regions=TUMOUR)(labels, logits)
+    loss = build_loss("region_ce_dice", regions=TUMOUR, class_order=[2, 3, 3])
+    np.testing.assert_array_equal(loss(labels, logits), plain)
+    loss = build_loss("region_ce_dice", regions=TUMOUR, class_order=[1, 1, 3])
+    with pytest.raises(ConfigError, match="class_order must name one class of each"):
+        loss(labels, logits)

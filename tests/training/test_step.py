@@ -1,14 +1,18 @@
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from segkit.metrics.counts import class_counts
 from segkit.training.learner import distribute
 from segkit.training.optimizers import build_optimizer
 from segkit.training.step import make_train_step
 from segkit.training.step import make_validation_step
 
-SHARED = {"num_classes": 2, "batch_size": 4, "seed": 0}
+COUNT = partial(class_counts, num_classes=2)
+SHARED = {"count": COUNT, "batch_size": 4, "seed": 0}
 
 
 def loss_curve(task, replicas, *, xla=False, steps=20, **train):
@@ -108,7 +112,7 @@ def test_validation_loss_is_the_mean_over_the_global_batch(task):
         with strategy.scope():
             keras.utils.set_random_seed(3)
             model, loss = task.build()
-        step = make_validation_step(strategy, model, loss, num_classes=2, batch_size=4)
+        step = make_validation_step(strategy, model, loss, count=COUNT, batch_size=4)
         data = task.validation_batches()
         images, labels = next(iter(data))
         expected = np.mean(loss(labels, model(images)))
