@@ -19,7 +19,7 @@ from segkit.training.ensembles import bootstrap_repeats
 from tools.ensemble import main
 
 ROOT = Path(__file__).resolve().parents[2]
-REGIONS = "{name: region_ce_dice, regions: {all: [1, 2], some: [2]}}"
+REGIONS = ["--set", "loss.name=region_ce_dice", "--set", "loss.regions={all: [1, 2], one: [2]}"]
 TRAINING = ["fold1", "fold2", "fold3", "fold4"]
 
 
@@ -118,7 +118,7 @@ def test_a_member_that_fails_leaves_the_others_and_is_tried_again(build, fake_to
         ("bagging", ["--model", "unet", "fcn8s"], "bagging takes one --model, got unet, fcn8s"),
         ("bagging", ["--set", "data.fold=7"], "data.fold must be below 5"),
         ("bagging", ["--set", "data.repeats={a: 2}"], "data.repeats is set by the ensemble"),
-        ("bagging", ["--set", f"loss={REGIONS}"], "learns overlapping regions"),
+        ("bagging", REGIONS, "learns overlapping regions"),
         ("bagging", ["--model", "unett"], "Did you mean 'unet'"),
         ("stacking", ["--members", "3"], "every fold is a member"),
         ("stacking", ["--set", "data.fold=1"], "--set data.fold does not go with stacking"),
