@@ -193,7 +193,10 @@ def check_type(value, annotation, path):
         return
     message = f"{path} must be {annotation}, got {value!r} ({type(value).__name__})."
     if isinstance(value, str) and _is_float(value):
-        message += f" YAML reads {value} as text; write {float(value)!r}."
+        number = repr(float(value))
+        if "." not in number:  # 1e-05 is text to YAML too
+            number = number.replace("e", ".0e")
+        message += f" YAML reads {value} as text; write {number}."
     raise ConfigError(message)
 
 

@@ -69,6 +69,7 @@ def test_saving_and_loading_gives_the_same_config(config_file, tmp_path):
         ("model.name=unett", r"unknown model 'unett'. Did you mean 'unet'"),
         ("loss.name=cedice", r"unknown loss 'cedice'. Did you mean 'ce_dice'"),
         ("train.learning_rate=1e-4", r"YAML reads 1e-4 as text; write 0.0001"),
+        ("train.learning_rate=1e-5", r"YAML reads 1e-5 as text; write 1.0e-05"),
         ("train.epochs=true", r"train.epochs must be int, got True \(bool\)"),
         ("train.epochs=0", r"train.epochs must be above 0, got 0"),
         ("train.precision=mixed_flaot16", r"Did you mean 'mixed_float16'"),
