@@ -28,6 +28,7 @@ TABLES = (
     "segkit.models:MODELS",
     "segkit.training:OPTIMIZERS",
     "segkit.training:SCHEDULES",
+    "segkit.training:AVERAGES",
     "data_prep.layouts:LAYOUTS",
     "data_prep.augment:TRANSFORMS",
 )
