@@ -21,6 +21,8 @@ _PROGRESS = "progress"
 def save_checkpoint(folder, step, variables, progress, *, keep, best):
     """Writes a checkpoint and removes all but the newest `keep` and the best.
 
+    Those of later steps go too: a run that goes on from an earlier one passed them over as corrupt.
+
     Args:
         folder: Folder of all checkpoints of the run.
         step: Number of optimizer steps done.
@@ -44,7 +46,8 @@ def save_checkpoint(folder, step, variables, progress, *, keep, best):
             _sync(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    for old in list_checkpoints(folder)[keep:]:
+    later = [path for path in list_checkpoints(folder) if path.name > target.name]
+    for old in [*later, *list_checkpoints(folder)[len(later) + keep :]]:
         if old != checkpoint_path(folder, best):
             shutil.rmtree(old)
 

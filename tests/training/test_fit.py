@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from segkit.config import save_config
 from segkit.errors import ConfigError
 from segkit.errors import DataError
+from segkit.training.checkpoint import is_whole
 from segkit.training.fit import fit
 from segkit.training.progress import EpochResults
 from segkit.training.run import create_run
@@ -35,6 +37,20 @@ def train(task, folder, *, replicas=1, resume=False, lines=None, model=None, **s
         resume=resume,
         report=(lines if lines is not None else []).append,
     )
+
+
+def train_until(task, folder, *, epoch, **settings):
+    """Resumes a run of other settings, and stops it when so many epochs are done."""
+    config = task.config(**settings)
+    save_config(config, folder / "config.yaml")
+
+    def report(line):
+        if line.startswith(f"epoch {epoch}/"):
+            (folder / "STOP").touch()
+
+    options = {"resume": True, "report": report}
+    parts = (MANIFEST, task.strategy(1), task.build, task.batches)
+    return fit(folder, config, *parts, **options)
 
 
 def checkpoint_arrays(folder):
@@ -137,6 +153,18 @@ def test_the_newest_checkpoints_and_the_best_are_kept(task, tmp_path, monkeypatc
     names = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
     # Every second epoch, each best one (1 and 2) and the last: 1, 2, 4, 6, 7.
     assert names == ["step-00000002", "step-00000006", "step-00000007"]
+
+
+def test_a_corrupt_checkpoint_does_not_take_the_place_of_the_one_that_follows(task, tmp_path):
+    folder = tmp_path / "run"
+    train(task, folder, epochs=3, keep_checkpoints=3)
+    for checkpoint in sorted((folder / "checkpoints").glob("step-*"))[1:]:
+        (checkpoint / "state.sha256").write_text("damage")
+    progress = train_until(task, folder, epoch=2, epochs=3, keep_checkpoints=1)
+    kept = {p.name for p in (folder / "checkpoints").glob("step-*")}
+    assert kept == {f"step-{n:08d}" for n in (progress.step, 4 * progress.best_epoch)}
+    assert 8 < progress.step < 12  # the corrupt ones are of the steps 8 and 12
+    assert all(is_whole(folder / "checkpoints" / name) for name in kept)
 
 
 def test_resuming_brings_back_the_best_model_of_the_checkpoint(task, tmp_path):
