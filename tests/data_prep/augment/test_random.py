@@ -13,23 +13,10 @@ from data_prep.augment import random
 from data_prep.augment.random import Draws
 from data_prep.augment.random import make_keys
 from segkit.errors import ConfigError
+from tests.test_hashing import WORD
+from tests.test_hashing import slow_pcg4d
 
-WORD = 1 << 32
 LARGE = [0, 1, 2**31 - 1, 2**31, 2**32, 2**40 + 3, 2**62 + 5, 2**63 - 1]
-
-
-def slow_pcg4d(x, y, z, w):
-    """The hash of Jarzynski and Olano, in Python's unbounded integers."""
-
-    def stir(x, y, z, w):
-        x = (x + y * w) % WORD
-        y = (y + z * x) % WORD
-        z = (z + x * y) % WORD
-        w = (w + y * z) % WORD
-        return x, y, z, w
-
-    words = stir(*((v * 1664525 + 1013904223) % WORD for v in (x, y, z, w)))
-    return stir(*(v ^ (v >> 16) for v in words))
 
 
 def slow_uniform(seed, index, salt, count):
