@@ -20,16 +20,26 @@ SHAPE = (9, 20, 22)
 def mr_run(tmp_path_factory):
     """Run on six MR-like volumes with a bright lesion of label value 7, in LPI axes.
 
-    Attributes: `folder` of the run, `data` (prepared), `source` (raw, layout nnunet).
+    The lesion of case 5 is missing from its label. Attributes: `folder` of the run, `data`
+    (prepared), `source` (raw, layout nnunet).
     """
+    return make_mr_run(tmp_path_factory.mktemp("mr_run"), missing=(5,))
+
+
+@pytest.fixture(scope="session")
+def labelled_mr_run(tmp_path_factory):
+    """As `mr_run`, every lesion in its label."""
+    return make_mr_run(tmp_path_factory.mktemp("labelled_mr_run"), missing=())
+
+
+def make_mr_run(root, missing):
     from data_prep.convert import Options
     from data_prep.convert import convert
     from data_prep.layouts import scan_source
     from segkit.config import config_from_dict
     from segkit.training.run import create_run
 
-    root = tmp_path_factory.mktemp("mr_run")
-    source = write_source(root / "raw")
+    source = write_source(root / "raw", missing)
     options = Options(layout="nnunet", folds=3, spacing_mm=(2.0, 1.0, 1.0))
     dataset = scan_source("nnunet", str(source))
     manifest, _ = convert(dataset, root / "data", source=str(source), options=options)
@@ -46,8 +56,8 @@ def mr_run(tmp_path_factory):
     return SimpleNamespace(folder=root / "run", data=root / "data", source=source)
 
 
-def write_source(folder):
-    """Writes the raw data set; the lesion of case 5 is missing from its label."""
+def write_source(folder, missing):
+    """Writes the raw data set; the lesions of some cases are missing from their labels."""
     (folder / "imagesTr").mkdir(parents=True)
     (folder / "labelsTr").mkdir()
     rng, grid = np.random.default_rng(0), np.stack(np.indices(SHAPE), axis=-1)
@@ -56,7 +66,7 @@ def write_source(folder):
         lesion = (((grid - centre) * (2.5, 1.1, 0.9)) ** 2).sum(-1) < 6**2
         image = np.where(lesion, 1000, 10) + rng.integers(0, 5, size=SHAPE)
         image[..., [0, -1]] = 0
-        label = np.where(lesion & (number != 5), 7, 0).astype(np.uint8)
+        label = np.where(lesion & (number not in missing), 7, 0).astype(np.uint8)
         image = Volume(image.astype(np.int16), AFFINE)
         write_nifti(folder / "imagesTr" / f"case_{number}_0000.nii.gz", image)
         write_nifti(folder / "labelsTr" / f"case_{number}.nii.gz", Volume(label, AFFINE))

@@ -141,13 +141,13 @@ def test_stack_needs_its_method_and_nothing_else(tmp_path, mistake):
 
 
 @pytest.fixture(scope="module")
-def validations(mr_run, make_threshold_model, tmp_path_factory):
+def validations(labelled_mr_run, make_threshold_model, tmp_path_factory):
     """Cross-validations of a threshold that is right and of one that finds lesion everywhere."""
     root = tmp_path_factory.mktemp("validations")
     for name, threshold in {"good": 1.4, "poor": -3.0}.items():
         for fold in range(3):
             folder = root / name / f"fold{fold}"
-            shutil.copytree(mr_run.folder, folder)
+            shutil.copytree(labelled_mr_run.folder, folder)
             config = config_of(folder)
             config["data"]["fold"] = fold
             (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -167,9 +167,7 @@ def stacked(validations, tmp_path_factory):
 def test_stacking_finds_the_member_that_is_right(stacked):
     results = json.loads((stacked / "results.json").read_text())
     poor, good, mean, stack = results["cross_entropy"].values()
-    assert good < mean < poor
-    # Case 5, whose label lacks the lesion, is a surprise to a stack that was fitted on the others.
-    assert stack < mean
+    assert stack < good < mean < poor
     # Log odds of lesion per log odds of a base, in the model x * kernel.
     weights = [
         np.trace(part) - np.fliplr(part).trace()
@@ -178,18 +176,20 @@ def test_stacking_finds_the_member_that_is_right(stacked):
     assert weights[1] > 3 * abs(weights[0])
 
 
-def test_a_stack_is_a_run_to_predict_with_and_to_export(stacked, mr_run, tmp_path, mistake):
+def test_a_stack_is_a_run_to_predict_with_and_to_export(
+    stacked, labelled_mr_run, tmp_path, mistake
+):
     from segkit.io import read_label
     from tools.evaluate import main as evaluate
     from tools.export import main as export
     from tools.predict import main as predict
 
-    image = mr_run.source / "imagesTr" / "case_1_0000.nii.gz"
+    image = labelled_mr_run.source / "imagesTr" / "case_1_0000.nii.gz"
     argv = ["--run", stacked, "--input", image, "--output", tmp_path / "mask.nii.gz"]
     assert predict([str(a) for a in argv]) == 0
     mask = read_label(tmp_path / "mask.nii.gz").array == 7
-    truth = read_label(mr_run.source / "labelsTr" / "case_1.nii.gz").array == 7
-    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.75
+    truth = read_label(labelled_mr_run.source / "labelsTr" / "case_1.nii.gz").array == 7
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.9
     assert export(["--run", str(stacked), "--check", "1", "--out", str(tmp_path / "saved")]) == 0
     assert (tmp_path / "saved" / "1" / "saved_model.pb").exists()
     # Every case was in the training of a member: none is scored as if it were held out.
