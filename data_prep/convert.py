@@ -39,6 +39,7 @@ from data_prep.shards import case_chunks
 from data_prep.shards import chunk_starts
 from data_prep.shards import plan_shards
 from data_prep.splits import assign_folds
+from data_prep.splits import draw_test_cases
 from segkit.errors import DataError
 from segkit.errors import SegkitError
 from segkit.volume import CANONICAL
@@ -58,6 +59,8 @@ class Options:
         layout_options: Options given to the layout, for the record.
         splits: Scheme of `splits.assign_folds`: `"kfold"` or `"nnunet"`.
         folds: Number of folds.
+        test_share: Share of the patients that are held back as the test split, beyond those that
+            the layout holds back.
         seed: Key of the split.
         spacing_mm: Target spacing per prepared axis, `"keep"`, or `None` to derive it.
         orientation: Letters of the prepared axes, or `None` to derive them.
@@ -75,6 +78,7 @@ class Options:
     layout_options: dict = field(default_factory=dict)
     splits: str = "kfold"
     folds: int = 5
+    test_share: float = 0.0
     seed: int = 0
     spacing_mm: tuple[float, float, float] | str | None = None
     orientation: str | None = None
@@ -261,6 +265,8 @@ def _splits(dataset, options):
     """Case id -> split. Bad cases are dealt too, so that leaving one out moves no other."""
     splits = {case.id: "test" for case in dataset.cases}
     patients = {case.id: case.patient for case in dataset.cases if not case.held_back}
+    for case in draw_test_cases(patients, options.test_share, seed=options.seed):
+        del patients[case]
     if patients and dataset.classes:
         scheme = {"scheme": options.splits, "folds": options.folds, "seed": options.seed}
         splits |= {case: f"fold{n}" for case, n in assign_folds(patients, **scheme).items()}

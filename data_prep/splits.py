@@ -1,4 +1,4 @@
-"""Cross-validation folds: all cases of a patient lie in one fold."""
+"""Test split and cross-validation folds: all cases of a patient lie in one of them."""
 
 import hashlib
 from collections import Counter
@@ -45,12 +45,39 @@ def assign_folds(cases, *, scheme: str = "kfold", folds: int = 5, seed: int = 0)
     return schemes[scheme](cases, folds, seed)
 
 
-def _by_hash(cases, folds, seed):
-    def key(patient):
-        return hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+def draw_test_cases(cases, share, *, seed: int = 0):
+    """Draws the patients of the test split, in the order of a keyed hash.
 
-    rank = {patient: n for n, patient in enumerate(sorted(set(cases.values()), key=key))}
+    Args:
+        cases: Mapping case id -> patient.
+        share: Share of the patients, in [0, 1); rounded to whole patients.
+        seed: Key of the hash.
+
+    Returns:
+        Set of case ids.
+
+    Raises:
+        ConfigError: `share` is out of range, or so small that no patient would be drawn.
+    """
+    if not 0 <= share < 1:
+        raise ConfigError(f"the share of test patients must be from 0 to below 1, got {share}.")
+    rank = _ranks(cases.values(), f"test:{seed}")
+    count = round(share * len(rank))
+    if share and not count:
+        raise ConfigError(f"{share} of {len(rank)} patients is none; raise the share for testing.")
+    return {case for case, patient in cases.items() if rank[patient] < count}
+
+
+def _by_hash(cases, folds, seed):
+    rank = _ranks(cases.values(), seed)
     return {case: rank[patient] % folds for case, patient in cases.items()}
+
+
+def _ranks(patients, key):
+    def digest(patient):
+        return hashlib.sha256(f"{key}:{patient}".encode()).digest()
+
+    return {patient: n for n, patient in enumerate(sorted(set(patients), key=digest))}
 
 
 def _as_nnunet(cases, folds, _seed):

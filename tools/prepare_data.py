@@ -48,6 +48,13 @@ def parse_args(argv):
     add("--out", required=True, help="folder of the prepared data set")
     add("--splits", default="kfold", help="kfold, or nnunet for nnU-Net's folds (default kfold)")
     add("--folds", type=int, default=5, help="number of folds (default 5)")
+    add(
+        "--test-share",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the patients held back for testing, such as 0.2 (default 0)",
+    )
     add("--seed", type=int, default=0, help="key of the split (default 0)")
     add("--workers", type=int, default=os.cpu_count(), help="processes (default: one per CPU)")
     add(
@@ -96,6 +103,7 @@ def prepare(args):
         layout_options=layout_options,
         splits=args.splits,
         folds=args.folds,
+        test_share=args.test_share,
         seed=args.seed,
         spacing_mm=parse_spacing(args.spacing),
         orientation=args.orientation,

@@ -297,6 +297,14 @@ def test_cases_held_back_form_the_test_split_and_do_not_count(task, tmp_path):
     assert manifest["fingerprint"]["class_voxels"][2] == 6 * 6  # six voxels of tumour per case
 
 
+def test_a_share_of_the_patients_is_held_back_on_request(task, tmp_path):
+    options = replace(OPTIONS, test_share=0.3)
+    manifest, _ = run(task, tmp_path / "out", options)
+    splits = [entry["split"] for entry in manifest["cases"].values()]
+    assert splits.count("test") == 3
+    assert manifest["fingerprint"]["cases"] == CASES - 3
+
+
 def test_images_without_labels_are_all_for_testing(task, tmp_path):
     dataset = scan_source("msd", task)
     dataset = replace(

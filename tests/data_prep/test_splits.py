@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from data_prep.splits import assign_folds
+from data_prep.splits import draw_test_cases
 from segkit.errors import ConfigError
 from segkit.errors import DataError
 
@@ -90,3 +91,24 @@ def test_an_unknown_scheme_names_the_nearest():
 def test_one_fold_is_refused():
     with pytest.raises(ConfigError, match="at least 2, got 1"):
         assign_folds({"a": "a"}, folds=1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whole_patients_are_held_back_for_testing(seed):
+    cases = random_cases(seed)
+    test = draw_test_cases(cases, 0.3, seed=seed)
+    held_back = {cases[case] for case in test}
+    assert len(held_back) == round(0.3 * len(set(cases.values())))
+    assert test == {case for case, patient in cases.items() if patient in held_back}
+    assert test == draw_test_cases(dict(reversed(cases.items())), 0.3, seed=seed)
+    assert test != draw_test_cases(cases, 0.3, seed=seed + 100)
+
+
+def test_no_patient_is_held_back_unless_asked():
+    assert draw_test_cases(random_cases(0), 0.0) == set()
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 0.01])
+def test_a_share_of_test_patients_out_of_range_is_refused(share):
+    with pytest.raises(ConfigError, match="share"):
+        draw_test_cases({f"c{n}": f"p{n}" for n in range(10)}, share)
