@@ -170,18 +170,24 @@ def boosted(config, out, count, work):
         if number:
             member = make_member(config, out, number, as_repeats(weights), training)
         train_members([member], planned, manifest, work)
-        result = boost(weights, case_errors(member, training))
-        rounds.append({"member": member.name, "mean_loss": result.mean_loss})
-        SAY(f"{member.name}  mean loss {result.mean_loss:.3f}")
+        errors = case_errors(member, training)
+        if not number:
+            threshold = sum(errors.values()) / len(errors)
+        result = boost(weights, errors, threshold)
+        rounds.append({"member": member.name, "error_rate": result.error_rate})
+        SAY(
+            f"{member.name}  {result.error_rate:.1%} of the weight is on cases with errors above "
+            f"{threshold:.4f}"
+        )
         if result.member_weight or not members:
             members.append(member)
             shares.append(result.member_weight or 1.0)
         weights = result.weights
         if weights is None:
-            SAY("Boosting ends here, see docs/ensembles.md.")
+            SAY("Boosting ends here: no case is wrong, see docs/ensembles.md.")
             break
     average(out, members, shares, manifest)
-    return members, {"weights": shares, "rounds": rounds}
+    return members, {"weights": shares, "threshold": threshold, "rounds": rounds}
 
 
 def training_splits(config, manifest):

@@ -8,15 +8,15 @@ SHARES = 4  # repeats of a case of mean weight
 
 
 class Boosted(NamedTuple):
-    """What AdaBoost.R2 makes of a member.
+    """What AdaBoost.RT makes of a member.
 
     Attributes:
-        mean_loss: Weighted mean of the losses, in [0, 1].
+        error_rate: Share of the weight that lies on wrong cases, in [0, 1].
         member_weight: Weight of the member, `log(1 / beta)`; 0 if it is to be left out.
         weights: Case weights for the next member, or `None` if there is to be none.
     """
 
-    mean_loss: float
+    error_rate: float
     member_weight: float
     weights: dict | None
 
@@ -40,43 +40,39 @@ def bootstrap_repeats(patients, seed, member):
     return {case: count for cases, count in zip(patients, counts, strict=True) for case in cases}
 
 
-def boost(weights, errors):
-    """Does one round of AdaBoost.R2 with the linear loss, over cases.
+def boost(weights, errors, threshold):
+    """Does one round of AdaBoost.RT, over cases.
 
-        L_c = e_c / max e        mean_loss = sum_c w_c L_c / sum_c w_c
-        beta = mean_loss / (1 - mean_loss)        w_c <- w_c beta^(1 - L_c)
+        wrong_c = e_c > threshold        beta = sum_c w_c wrong_c / sum_c w_c
+        w_c <- w_c beta where a case is not wrong        member_weight = log(1 / beta)
 
-    The algorithm ends where `mean_loss` is 0.5 or more; a member without any error ends it too
-    and has weight 1, because `log(1 / 0)` is no number.
+    A member without a wrong case ends the algorithm; it counts as if half a case were wrong,
+    because `log(1 / 0)` is no number.
 
     Args:
         weights: Case id -> weight that the member was trained with, above 0 in all.
         errors: Case id -> error of the member in [0, 1]; a case that is missing has none.
+        threshold: Largest error that is still right.
 
     Returns:
         `Boosted`, with weights of mean 1.
 
     Reference:
-        Drucker, "Improving Regressors using Boosting Techniques", ICML 1997, section 3. There
-        the error is an absolute residual, here 1 - mean foreground Dice; there cases are drawn
-        by weight, here `as_repeats` rounds it; there the members' weighted median predicts, here
-        the weighted mean of their probabilities.
+        Solomatine and Shrestha, "AdaBoost.RT: a boosting algorithm for regression problems", IJCNN
+        2004, doi:10.1109/IJCNN.2004.1380102, with `n = 1`. There the error is that of a number,
+        relative to it, here 1 - mean foreground Dice; there cases are drawn by weight, here
+        `as_repeats` rounds it. AdaBoost.R2 is no choice: it measures errors by the largest one
+        and ends where the mean is half of that, which Dice reaches with the first member.
     """
     cases = list(weights)
     weight = np.array([weights[case] for case in cases], float)
-    error = np.array([errors.get(case, 0.0) for case in cases], float)
-    if not error.any():
-        return Boosted(0.0, 1.0, None)
-    loss = error / error.max()
-    mean = float(weight @ loss / weight.sum())
-    if mean >= 0.5:
-        return Boosted(mean, 0.0, None)
-    beta = mean / (1 - mean)
-    if beta == 0:  # all that is wrong has a weight of 0
-        return Boosted(mean, 1.0, None)
-    weight *= beta ** (1 - loss)
+    wrong = np.array([errors.get(case, 0.0) > threshold for case in cases])
+    beta = float(weight @ wrong / weight.sum())
+    if beta == 0:
+        return Boosted(beta, float(np.log(2 * len(cases))), None)
+    weight[~wrong] *= beta
     weight /= weight.mean()
-    return Boosted(mean, float(np.log(1 / beta)), dict(zip(cases, weight.tolist(), strict=True)))
+    return Boosted(beta, float(np.log(1 / beta)), dict(zip(cases, weight.tolist(), strict=True)))
 
 
 def as_repeats(weights):

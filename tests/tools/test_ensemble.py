@@ -81,19 +81,26 @@ def test_bagging_trains_on_patients_drawn_anew_and_compares(
 def test_boosting_repeats_the_cases_that_went_wrong(build, phantom_data, tmp_path, fake_tools):
     case = cases_of(phantom_data)
     dice = dict(zip([case[split] for split in TRAINING], (0.6, 0.8, 1.0, 0.96), strict=True))
-    fake_tools.plan(member0={"scores": dice}, member1={"scores": dict.fromkeys(dice, 0.9)})
-    assert build("boosting", "--members", 3) == 0
+    fake_tools.plan(
+        member0={"scores": dice},
+        member1={"scores": dict.fromkeys(dice, 0.5)},
+        member2={"scores": dict.fromkeys(dice, 0.9)},
+    )
+    assert build("boosting", "--members", 4) == 0
     out = tmp_path / "out"
-    # Weights 1.259, 1.028, 0.839, 0.874 of tests/training/test_ensembles.py in quarters.
-    expected = dict(zip(dice, (5, 4, 3, 3), strict=True))
-    assert config_of(out / "member1")["data"]["repeats"] == expected
+    # Errors 0.4, 0.2, 0, 0.04, their mean 0.16: half of the cases are wrong. The weights are
+    # 1, 1, 1/2, 1/2 over 3/4; in quarters 5.33, 5.33, 2.67, 2.67.
+    expected = dict(zip(dice, (5, 5, 3, 3), strict=True))
     assert config_of(out / "member0")["data"]["repeats"] == {}
-    # The second member is wrong everywhere alike: it is left out, and boosting ends.
+    assert config_of(out / "member1")["data"]["repeats"] == expected
+    # The second is wrong everywhere: it is left out. The third is nowhere: boosting ends.
+    assert config_of(out / "member2")["data"]["repeats"] == expected
     results = json.loads((out / "results.json").read_text())
-    assert [r["mean_loss"] for r in results["rounds"]] == pytest.approx([0.4, 1.0])
-    assert results["weights"] == pytest.approx([np.log(1.5)])
-    assert list(results["members"]) == ["member0"]
-    assert not (out / "member2").exists()
+    assert [r["error_rate"] for r in results["rounds"]] == pytest.approx([0.5, 1.0, 0.0])
+    assert results["threshold"] == pytest.approx(0.16)
+    assert results["weights"] == pytest.approx([np.log(2), np.log(8)])
+    assert list(results["members"]) == ["member0", "member2"]
+    assert not (out / "member3").exists()
 
 
 def test_a_member_that_fails_leaves_the_others_and_is_tried_again(build, fake_tools, capsys):

@@ -29,27 +29,31 @@ def test_draws_depend_on_seed_and_member_and_leave_out_the_expected_share():
     assert Counter(draw["c1"] for draw in draws).keys() >= {0, 1, 2, 3}
 
 
-def test_the_numbers_of_adaboost_r2_are_those_of_the_paper():
-    # Losses 1, 0.5, 0, 0.1 at equal weights: mean 0.4, beta = 0.4 / 0.6 = 2/3.
+def test_the_numbers_of_adaboost_rt_are_those_of_the_paper():
+    # One of four cases is wrong, equal weights: beta = 1/4, the others are weighted with it.
     errors = {"a": 0.4, "b": 0.2, "c": 0.0, "d": 0.04}
-    result = boost(dict.fromkeys("abcd", 1.0), errors)
-    assert result.mean_loss == pytest.approx(0.4)
-    assert result.member_weight == pytest.approx(math.log(1.5))
-    # Weights beta^(1 - L): 1, 0.81650, 0.66667, 0.69425; their sum is 3.17742.
-    expected = {"a": 1.25889, "b": 1.02788, "c": 0.83926, "d": 0.87398}
-    assert result.weights == pytest.approx(expected, rel=1e-4)
-    # Second round with these weights and losses 0, 1, 0, 0: mean 1.02788 / 4.
-    second = boost(result.weights, {"a": 0.0, "b": 0.3})
-    assert second.mean_loss == pytest.approx(0.25697, rel=1e-4)
-    assert second.member_weight == pytest.approx(math.log(0.74303 / 0.25697), rel=1e-4)
+    result = boost(dict.fromkeys("abcd", 1.0), errors, threshold=0.2)
+    assert result.error_rate == pytest.approx(0.25)
+    assert result.member_weight == pytest.approx(math.log(4))
+    # Weights 1, 1/4, 1/4, 1/4 over their mean, 7/16.
+    expected = {"a": 16 / 7, "b": 4 / 7, "c": 4 / 7, "d": 4 / 7}
+    assert result.weights == pytest.approx(expected)
+    # Then b is wrong: beta = (4/7) / 4 = 1/7; weights 16/49, 4/7, 4/49, 4/49 over 13/49.
+    second = boost(result.weights, {"a": 0.0, "b": 0.3}, threshold=0.2)
+    assert second.error_rate == pytest.approx(1 / 7)
+    assert second.member_weight == pytest.approx(math.log(7))
+    expected = {"a": 16 / 13, "b": 28 / 13, "c": 4 / 13, "d": 4 / 13}
+    assert second.weights == pytest.approx(expected)
 
 
-def test_boosting_ends_at_a_mean_loss_of_a_half_and_at_a_member_without_error():
-    # All cases equally wrong: each loss is 1.
-    assert boost({"a": 1.0, "b": 1.0}, {"a": 0.3, "b": 0.3}) == (1.0, 0.0, None)
-    assert boost({"a": 1.0, "b": 1.0}, {"a": 0.3, "b": 0.0}) == (0.5, 0.0, None)
-    assert boost({"a": 1.0, "b": 1.0}, {"a": 0.0, "b": 0.0}) == (0.0, 1.0, None)
-    assert boost({"a": 0.0, "b": 1.0}, {"a": 0.3, "b": 0.0}) == (0.0, 1.0, None)
+def test_boosting_ends_at_a_member_without_a_wrong_case_which_counts_as_half_a_case():
+    right = boost({"a": 1.0, "b": 1.0}, {"a": 0.3, "b": 0.3}, threshold=0.3)
+    assert right == (0.0, pytest.approx(math.log(4)), None)
+
+
+def test_a_member_that_is_wrong_everywhere_has_no_weight_and_leaves_the_cases_as_they_are():
+    weights = {"a": 1.5, "b": 0.5}
+    assert boost(weights, {"a": 0.4, "b": 0.5}, threshold=0.3) == (1.0, 0.0, weights)
 
 
 def test_weights_become_quarters_of_the_mean():
