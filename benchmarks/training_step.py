@@ -2,6 +2,7 @@
 
     python benchmarks/training_step.py                           # segkit and Keras
     python benchmarks/training_step.py --peers peers/bin/python  # and nnU-Net's in PyTorch
+    python benchmarks/training_step.py --profile                 # where segkit's time goes
 
 The network is nnU-Net's plain U-Net for 40 x 56 x 40 patches: four stages of 32 to 256 filters;
 loss cross-entropy and Dice, SGD with Nesterov momentum, the same batch again and again. All
@@ -14,7 +15,9 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,16 +26,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
 from tqdm import tqdm
 
 from segkit.config import config_from_dict
 from segkit.losses import build_loss
+from segkit.metrics.counts import counter
 from segkit.models import build_model
+from segkit.outputs import read_outputs
 from segkit.training.learner import build_learner
 from segkit.training.learner import distribute
 from segkit.training.learner import make_steps
 
 PATCH, CLASSES = (40, 56, 40), 3
+CALLS = ("PartitionedCall", "StatefulPartitionedCall", "While", "If")  # their content counts
 
 
 def make_batches(batch_size):
@@ -56,7 +63,8 @@ def with_segkit(args):
     learner = build_learner(
         config, strategy, lambda: (make_model(args.filters), build_loss("ce_dice"))
     )
-    step, _ = make_steps(learner, config, strategy, CLASSES)
+    count = counter(read_outputs([{"name": str(n)} for n in range(CLASSES)], {}))
+    step, _ = make_steps(learner, config, strategy, count)
     stream = iter(distribute(strategy, args.batch, lambda part: make_batches(args.batch)))
 
     def run(count):
@@ -112,8 +120,31 @@ def with_pytorch(args):
     return run
 
 
-def main():
-    """Prints ms per step of each contestant and the ratio to the first."""
+def print_profile(args):
+    """Prints which operations the time of segkit's step goes to, summed over threads."""
+    run = with_segkit(args)
+    run(2)  # compiles
+    with tempfile.TemporaryDirectory() as folder:
+        with tf.profiler.experimental.Profile(folder):
+            seconds = run(args.steps)
+        space = xplane_pb2.XSpace()
+        space.ParseFromString(next(Path(folder).rglob("*.xplane.pb")).read_bytes())
+    times = Counter()
+    for plane in space.planes:
+        for event in (e for line in plane.lines for e in line.events):
+            name = plane.event_metadata[event.metadata_id].name  # "node:Operation", "Class::call"
+            node, _, operation = name.rpartition(":")
+            if node and not node.endswith(":") and operation not in CALLS:
+                times[operation] += event.duration_ps / 1e9
+    total = sum(times.values())
+    print(f"{seconds / args.steps * 1e3:.0f} ms per step\n")
+    print("| operation | ms per step, over all threads | share |\n|---|---|---|")
+    for operation, ms in times.most_common(12):
+        print(f"| {operation} | {ms / args.steps:.1f} | {ms / total:.1%} |")
+
+
+def main(argv=None):
+    """Prints ms per step of each contestant and the ratio to the first, or a profile."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -122,7 +153,11 @@ def main():
     parser.add_argument("--filters", type=int, default=32, help="of the first stage")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each contestant")
     parser.add_argument("--steps", type=int, default=3, help="steps per turn")
-    args = parser.parse_args()
+    parser.add_argument("--profile", action="store_true", help="list segkit's operations instead")
+    args = parser.parse_args(argv)
+    if args.profile:
+        print_profile(args)
+        return
     contestants = {"segkit": with_segkit(args), "Keras fit": with_keras(args)}
     if args.peers:
         contestants["PyTorch"] = with_pytorch(args)
