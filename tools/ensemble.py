@@ -220,11 +220,7 @@ def train_members(members, everyone, manifest, work):
     for member in members:
         if list_checkpoints(member.folder / "checkpoints"):
             check_resumable(member.folder, member.config)
-            if load_manifest(member.folder) != manifest:
-                raise DataError(
-                    f"{member.config.data.path} was prepared anew since {member.folder} was begun. "
-                    "Name another --out."
-                )
+            check_unchanged(member.config.data.path, manifest, member.folder)
     progress = JobsProgress(everyone, "members", SAY)
     for member in members:
         if member.finished:
@@ -236,6 +232,14 @@ def train_members(members, everyone, manifest, work):
 
     left = [member for member in members if not member.finished]
     run_all(left, steps, work, progress)
+
+
+def check_unchanged(data, manifest, run):
+    """Refuses a data set that is not what a run was trained on."""
+    if load_manifest(run) != manifest:
+        raise DataError(
+            f"{data} was prepared anew since {run} was begun. Train again in another folder."
+        )
 
 
 def average(out, members, weights, manifest):
@@ -284,6 +288,8 @@ def stack(folders, out):
     bases = [load_folds(folder) for folder in folders]
     first = bases[0][0]
     check_alike([run for base in bases for run in base])
+    data = first.config.data.path
+    check_unchanged(data, load_manifest(data), first.folder)
     from segkit.inference import stacking
     from segkit.models.ensemble import stack as build
 

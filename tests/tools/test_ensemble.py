@@ -203,6 +203,17 @@ def test_a_stack_is_a_run_to_predict_with_and_to_export(
     assert "no case of" in mistake(evaluate, "--run", stacked)
 
 
+def test_a_stack_on_data_prepared_anew_is_refused(validations, tmp_path, mistake):
+    shutil.copytree(validations / "good", tmp_path / "cv")
+    for path in tmp_path.glob("cv/fold*/dataset.json"):
+        manifest = json.loads(path.read_text())
+        manifest["shards"][0]["sha256"] = "0" * 64
+        path.write_text(json.dumps(manifest))
+    argv = ["--method", "stacking", "--stack", tmp_path / "cv", "--out", tmp_path / "out"]
+    assert "was prepared anew since" in mistake(main, *argv)
+    assert not (tmp_path / "out" / "model.keras").exists()
+
+
 def test_a_mean_of_members_is_a_run_to_evaluate(mr_run, make_threshold_model, tmp_path):
     from segkit.models.ensemble import average
     from tools.evaluate import main as evaluate
