@@ -129,7 +129,9 @@ def _stage(x, filters, *, kernel, stride, convs, style, name):
 def _block(x, filters, kernel, stride, style, name):
     beside = x
     if any(step > 1 for step in stride):
-        beside = AVERAGE_POOL[len(stride)](stride, name=f"{name}_pool")(beside)
+        # In float32: TensorFlow does not pool float16 volumes on CPUs.
+        pool = AVERAGE_POOL[len(stride)](stride, dtype="float32", name=f"{name}_pool")
+        beside = pool(beside)
     if x.shape[-1] != filters:
         plain = replace(style, bias=False, spatial_dropout=0.0)
         beside = conv_norm(

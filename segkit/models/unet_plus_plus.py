@@ -34,7 +34,7 @@ def unet_plus_plus(
         x[i, j] = convolutions of [x[i, 0], ..., x[i, j - 1], upsampled x[i + 1, j - 1]]
 
     so that column `j` alone, with the `j + 1` finest stages, is a U-Net of `j` downsamplings. With
-    2-D, three channels, one score per voxel and `normalization: none` it would have the paper's
+    2-D, three channels and `normalization: none` it has the paper's
     9.04 million weights.
 
     Departures from the paper: strided convolutions instead of max pooling, instance
