@@ -39,9 +39,9 @@ def unet2015(
     what `unet` costs, and a patch out of a larger image sees mirrors where the paper sees the
     image. Give whole slices where they fit into memory.
 
-    Departures from the paper: output of the size of the input; dropout at the end of the two
-    coarsest stages of the contracting path, as in the authors' model file; no weight map; the
-    number of stages and filters, a normalization and dropout are options.
+    Departures from the paper: output of the size of the input; no weight map; the number of
+    stages and filters, a normalization and dropout are options. Where the paper puts dropout, "at
+    the end of the contracting path", is taken to be the end of its two coarsest stages.
 
     Args:
         num_classes: Number of classes, background included.

@@ -33,9 +33,8 @@ def unet_plus_plus(
         x[i, 0] = encoder stage i
         x[i, j] = convolutions of [x[i, 0], ..., x[i, j - 1], upsampled x[i + 1, j - 1]]
 
-    so that column `j` alone, with the `j + 1` finest stages, is a U-Net of `j` downsamplings. With
-    2-D, three channels and `normalization: none` it has the paper's
-    9.04 million weights.
+    so that column `j` alone, with the `j + 1` finest stages, is a U-Net of `j` downsamplings. In
+    2-D with three channels and `normalization: none` it has the paper's 9.04 million weights.
 
     Departures from the paper: strided convolutions instead of max pooling, instance
     normalization, LeakyReLU, as in `unet`. With deep supervision the prediction is that of the
