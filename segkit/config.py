@@ -115,6 +115,8 @@ class TrainConfig:
         precision: `float32`, `mixed_float16` or `mixed_bfloat16`.
         accumulation_steps: Parts that each replica's share of a batch is cut into, one after the
             other: the same gradient in less memory.
+        remat: Keep only what stages of the network hand to each other for the backward pass, and
+            compute the rest again: the same gradient in less memory and more time.
         averaging: Name in `segkit.training.AVERAGES`, or `{name: ..., option: value}`, of the
             average of the weights that is validated and saved; `null`: the weights themselves.
         xla: `auto` (on for GPUs, off for CPUs), `on` or `off`: compile each replica's forward and
@@ -143,6 +145,7 @@ class TrainConfig:
     clip_norm: float = 12.0
     precision: str = "float32"
     accumulation_steps: int = 1
+    remat: bool = False
     averaging: str | dict | None = None
     xla: bool | str = "auto"
     deterministic: bool = False

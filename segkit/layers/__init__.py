@@ -8,6 +8,9 @@ LAYERS = {
     "bilinear": "segkit.layers.bilinear:Bilinear",
     "dropout": "segkit.layers.dropout:Dropout",
     "stochastic_depth": "segkit.layers.stochastic_depth:StochasticDepth",
+    "linear_upsampling": "segkit.layers.linear_upsampling:LinearUpsampling",
+    "mirror_padding": "segkit.layers.mirror_padding:MirrorPadding",
+    "crop_like": "segkit.layers.mirror_padding:CropLike",
     "mean_probabilities": "segkit.layers.mean_probabilities:MeanProbabilities",
 }
 

@@ -11,30 +11,26 @@ def over_resolutions(terms, labels, logits):
     Args:
         terms: Function of labels and logits that returns a dict name -> `(batch,)`.
         labels: Class indices `(batch, *spatial)`, or soft labels `(batch, *spatial, classes)`.
-        logits: Dict of logits: the first at the resolution of the labels, each further one
-            coarser, its sides dividing those of the labels.
+        logits: Dict of logits: the first at the resolution of the labels, each further one at that
+            of the one before or coarser, its sides dividing those of the labels.
 
     Returns:
-        Dict name -> `(batch,)`, each the sum of that term times `resolution_weights`.
+        Dict name -> `(batch,)`, each the sum of that term times `resolution_weights`, which
+        several outputs at one resolution share equally.
 
     Raises:
         ShapeError: If the sides of a coarser resolution are unknown or do not divide those of the
-            labels, or if it is not coarser than the one before it.
+            labels, or if it is finer than the one before it.
     """
-    fine, *coarser = logits
-    weight, *weights = resolution_weights(len(logits))
-    total = {term: weight * value for term, value in terms(labels, logits[fine]).items()}
-    shrunk = 1
-    for weight, name in zip(weights, coarser, strict=True):
-        factors = _factors(labels, logits[name], name)
-        if math.prod(factors) <= shrunk:
-            raise ShapeError(
-                f"deep supervision takes the finest resolution first, got {name!r} after one that "
-                "is no finer. Order the network's outputs by their size."
-            )
-        shrunk = math.prod(factors)
-        for term, value in terms(stride_labels(labels, factors), logits[name]).items():
-            total[term] = total[term] + weight * value
+    total = {}
+    resolutions = _resolutions(labels, logits)
+    weights = resolution_weights(len(resolutions))
+    for weight, (factors, names) in zip(weights, resolutions, strict=True):
+        at_resolution = stride_labels(labels, factors)
+        for name in names:
+            for term, value in terms(at_resolution, logits[name]).items():
+                value = weight / len(names) * value
+                total[term] = total[term] + value if term in total else value
     return total
 
 
@@ -63,6 +59,25 @@ def stride_labels(labels, factors):
     return labels[(slice(None), *(slice(f // 2, None, f) for f in factors))]
 
 
+def _resolutions(labels, logits):
+    """List of `(factors, names of the outputs)`, the finest first."""
+    fine, *coarser = logits
+    resolutions = [((1,) * (len(logits[fine].shape) - 2), [fine])]
+    for name in coarser:
+        factors = _factors(labels, logits[name], name)
+        last, names = resolutions[-1]
+        if factors == last:
+            names.append(name)
+        elif math.prod(factors) > math.prod(last):
+            resolutions.append((factors, [name]))
+        else:
+            raise ShapeError(
+                f"deep supervision takes the finest resolution first, got {name!r} after one that "
+                "is no finer. Order the network's outputs by their size."
+            )
+    return resolutions
+
+
 def _factors(labels, scores, name):
     fine = tuple(labels.shape[1 : len(scores.shape) - 1])
     coarse = tuple(scores.shape[1:-1])
@@ -73,4 +88,4 @@ def _factors(labels, scores, name):
             f"output, got {fine} for the {coarse} of {name!r}. Choose a patch that the network "
             "halves without a remainder."
         )
-    return [a // b for a, b in zip(fine, coarse, strict=True)]
+    return tuple(a // b for a, b in zip(fine, coarse, strict=True))

@@ -6,6 +6,11 @@ from segkit.tables import load
 MODELS = {
     "unet": "segkit.models.unet:unet",
     "unet3d": "segkit.models.unet:unet3d",
+    "unet2015": "segkit.models.unet2015:unet2015",
+    "plain_unet": "segkit.models.plain_unet:plain_unet",
+    "resenc_unet": "segkit.models.resenc_unet:resenc_unet",
+    "attention_unet": "segkit.models.attention_unet:attention_unet",
+    "unet_plus_plus": "segkit.models.unet_plus_plus:unet_plus_plus",
     "fcn32s": "segkit.models.fcn:fcn32s",
     "fcn16s": "segkit.models.fcn:fcn16s",
     "fcn8s": "segkit.models.fcn:fcn8s",

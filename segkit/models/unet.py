@@ -3,17 +3,17 @@
 from functools import partial
 
 import keras
-from keras import layers
 
 from segkit.errors import ConfigError
 from segkit.layers.dropout import Dropout
-from segkit.layers.normalization import normalization as make_normalization
-from segkit.layers.stochastic_depth import StochasticDepth
+from segkit.models.blocks import Style
+from segkit.models.blocks import conv_stage
+from segkit.models.blocks import residual_stage
 from segkit.models.checks import check_input
 from segkit.models.checks import check_range
-
-CONV = {2: layers.Conv2D, 3: layers.Conv3D}
-CONV_TRANSPOSE = {2: layers.Conv2DTranspose, 3: layers.Conv3DTranspose}
+from segkit.models.encoder_decoder import decode
+from segkit.models.encoder_decoder import encode
+from segkit.models.stages import doubling
 
 
 def unet(
@@ -149,74 +149,22 @@ def _build(
         check_range(name, option, rate, low=0, high=1)
     if stochastic_depth and not residual:
         raise ConfigError(f"{name} needs residual: true for stochastic_depth, got false.")
-    check_input(name, num_classes, input_shape, rank=rank, multiple=2**downsamplings)
-    widths = [min(filters * 2**level, max_filters) for level in range(downsamplings + 1)]
-    stage = partial(
-        _stage,
-        rank=rank,
+    stages = doubling(
+        rank,
+        filters=filters,
+        max_filters=max_filters,
+        downsamplings=downsamplings,
         convs=convs_per_stage,
-        normalization=normalization,
-        residual=residual,
-        spatial_dropout=spatial_dropout,
-        stochastic_depth=stochastic_depth,
     )
+    check_input(name, num_classes, input_shape, rank=rank, multiple=stages.multiples)
+    style = Style(normalization=normalization, spatial_dropout=spatial_dropout)
+    stage = partial(conv_stage, style=style)
+    if residual:
+        stage = partial(residual_stage, style=style, stochastic_depth=stochastic_depth)
 
-    x = inputs = keras.Input(input_shape, name="image")
-    skips = []
-    for level, width in enumerate(widths):
-        x = stage(x, width, stride=2 if level else 1, name=f"encoder{level}")
-        skips.append(x)
+    image = keras.Input(input_shape, name="image")
+    maps = encode(image, stages, stage)
     if dropout:
-        x = Dropout(dropout, name="dropout")(x)
-
-    outputs = {}
-    for level in reversed(range(downsamplings)):
-        # Kernel = stride: no checkerboard, and several times faster than a wider kernel.
-        x = CONV_TRANSPOSE[rank](
-            widths[level], 2, 2, kernel_initializer="he_normal", name=f"up{level}"
-        )(x)
-        x = layers.Concatenate(name=f"skip{level}")([skips[level], x])
-        x = stage(x, widths[level], stride=1, name=f"decoder{level}")
-        if deep_supervision and level:
-            head = f"logits_{level}"
-            outputs[head] = CONV[rank](num_classes, 1, dtype="float32", name=head)(x)
-
-    logits = CONV[rank](num_classes, 1, dtype="float32", name="logits")(x)
-    outputs = {"logits": logits, **dict(reversed(outputs.items()))} if outputs else logits
-    return keras.Model(inputs, outputs, name=name)
-
-
-def _stage(
-    x,
-    filters,
-    *,
-    stride,
-    rank,
-    convs,
-    normalization,
-    residual,
-    spatial_dropout,
-    stochastic_depth,
-    name,
-):
-    results = []
-    for i in range(1, convs + 1):
-        x = CONV[rank](
-            filters,
-            3,
-            strides=stride if i == 1 else 1,
-            padding="same",
-            use_bias=normalization == "none",
-            kernel_initializer="he_normal",
-            name=f"{name}_conv{i}",
-        )(x)
-        if spatial_dropout:
-            x = Dropout(spatial_dropout, spatial=True, name=f"{name}_dropout{i}")(x)
-        x = make_normalization(normalization, filters, name=f"{name}_norm{i}")(x)
-        if residual and i == convs:
-            if stochastic_depth:
-                x = StochasticDepth(stochastic_depth, name=f"{name}_depth")(x)
-            x = layers.Add(name=f"{name}_add")([results[0], x])
-        x = layers.LeakyReLU(0.01, name=f"{name}_relu{i}")(x)
-        results.append(x)
-    return x
+        maps[-1] = Dropout(dropout, name="dropout")(maps[-1])
+    outputs = decode(maps, stages, stage, num_classes, deep_supervision=deep_supervision)
+    return keras.Model(image, outputs, name=name)

@@ -101,6 +101,7 @@ def make_steps(learner, train, strategy, count, prepare=None):
         l1=train.l1,
         l2=train.l2,
         prepare=prepare,
+        remat=train.remat,
         **shared,
     )
     return train_step, make_validation_step(*parts, **shared)

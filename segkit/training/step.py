@@ -6,6 +6,7 @@ compiled part, because TensorFlow cannot compile a collective on CPUs. The mean 
 batch is taken here and nowhere else.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -14,6 +15,7 @@ from segkit.hashing import pcg4d
 from segkit.layers.step_context import step_context
 from segkit.training.penalties import penalty
 from segkit.training.penalties import penalty_gradients
+from segkit.training.remat import rematerialized
 
 _LAYERS = 0x6C617965  # tells the keys of layers from those of augmentation, of the same example
 
@@ -48,6 +50,7 @@ def make_train_step(
     l1=0.0,
     l2=0.0,
     prepare=None,
+    remat=False,
 ):
     """Returns a compiled function that trains on one global batch.
 
@@ -67,6 +70,7 @@ def make_train_step(
         l2: Weight of the sum of squared kernel weights, added to the loss.
         prepare: Function from a part of a batch to `(images, labels)`, run and compiled with the
             rest (augmentation); `None`: the batch is that already.
+        remat: Compute activations again in the backward pass, see `rematerialized`.
 
     Returns:
         Function `(batch, first_example, stop) -> dict` of float32 tensors, with `batch` the share
@@ -82,12 +86,13 @@ def make_train_step(
     variables = model.trainable_variables
     weights = [v.value for v in variables]
     running = {v.path: v for v in model.non_trainable_variables}
+    forward = rematerialized(model) if remat else partial(model, training=True)
 
     def forward_backward(batch, keys, loss_scale):
         batch = [tf.ensure_shape(x, (part, *x.shape[1:])) for x in batch]
         images, labels = prepare(*batch) if prepare else batch
         with step_context(keys) as context, tf.GradientTape() as tape:
-            logits = model(images, training=True)
+            logits = forward(images)
             terms = _terms(loss, labels, logits, batch_size)
             scaled = sum(terms.values()) * loss_scale
         gradients = tape.gradient(scaled, weights)

@@ -40,6 +40,22 @@ def test_axes_may_be_halved_unequally(draw):
     np.testing.assert_allclose(loss(labels, outputs), expected, rtol=1e-6)
 
 
+def test_outputs_at_one_resolution_share_its_weight(draw):
+    labels, logits = draw((2, 4, 6))
+    second, third = draw((2, 4, 6))[1][:, ::-1], draw((2, 2, 3))[1]
+    loss = build_loss("ce_dice")
+    mean = (loss(labels, logits) + loss(labels, second)) / 2
+    # Alone, their resolution has all the weight; with a coarser one, which is the last, too.
+    for outputs in ({"a": logits, "b": second}, {"a": logits, "b": second, "c": third}):
+        np.testing.assert_allclose(loss(labels, outputs), mean, rtol=1e-6)
+    # Between a finer and a coarser one, it has 1/3.
+    outputs = {"a": logits, "b": third, "c": third[..., ::-1], "d": draw((2, 1, 1))[1]}
+    half = labels[:, 1::2, 1::2]
+    shared = (loss(half, third) + loss(half, third[..., ::-1])) / 2
+    expected = (2 * loss(labels, logits) + shared) / 3
+    np.testing.assert_allclose(loss(labels, outputs), expected, rtol=1e-6)
+
+
 def test_soft_labels_are_strided_too(draw):
     labels, logits = draw((2, 4, 6))
     outputs = {"a": logits, "b": draw((2, 2, 3))[1], "c": draw((2, 1, 1))[1]}
@@ -79,5 +95,7 @@ def test_resolutions_that_do_not_fit_are_refused(draw):
         loss(labels, {"logits": logits, "aux": wrong})
     with pytest.raises(ShapeError, match="finest resolution first, got 'aux' after one"):
         loss(labels, {"logits": logits, "half": half, "aux": draw((2, 4, 3))[1]})
+    with pytest.raises(ShapeError, match="finest resolution first, got 'aux' after one"):
+        loss(labels, {"logits": logits, "half": draw((2, 4, 3))[1], "aux": draw((2, 2, 6))[1]})
     with pytest.raises(ShapeError, match=r"class indices of shape \(2, 2, 3\)"):
         loss(labels, {"half": half, "logits": logits})

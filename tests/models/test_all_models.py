@@ -15,9 +15,16 @@ from segkit.models import MODELS
 from segkit.models import build_model
 
 FCN = ((64, 96, 2), {"width": 0.01, "fc_kernel": 3, "dropout": 0.0})
+# A volume whose first axis is coarse: it is halved once, the others twice.
+PLAN = {"features_per_stage": [8] * 3, "strides": [1, [1, 2, 2], 2], "n_conv_per_stage_decoder": 1}
 SMALL = {
     "unet": ((16, 24, 2), {"filters": 8, "downsamplings": 2}),
     "unet3d": ((8, 8, 12, 1), {"filters": 8, "downsamplings": 2}),
+    "unet2015": ((15, 22, 2), {"filters": 8, "downsamplings": 1, "dropout": 0.0}),
+    "plain_unet": ((6, 8, 12, 1), PLAN),
+    "resenc_unet": ((6, 8, 12, 1), {**PLAN, "n_blocks_per_stage": [1, 2, 1]}),
+    "attention_unet": ((6, 8, 12, 1), PLAN),
+    "unet_plus_plus": ((6, 8, 12, 1), PLAN),
     "fcn32s": FCN,
     "fcn16s": FCN,
     "fcn8s": FCN,
