@@ -27,7 +27,8 @@ def scan(source):
     """Lists phantom cases; the last sixth of them is held back as the test split.
 
     Args:
-        source: Recipe, `"ct"`, `"brain"` or `"cine"`, with the number of cases: `"ct:40"` (default 30).
+        source: Recipe, `"ct"`, `"brain"` or `"cine"`, with the number of cases: `"ct:40"` (default
+            30).
 
     Returns:
         `RawDataset` whose `read` generates a case; the seed of a case is its number.

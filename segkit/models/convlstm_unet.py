@@ -124,7 +124,9 @@ def _stage(x, filters, *, stride, convs, normalization, name):
 
 def _normalize(x, filters, normalization, name):
     if normalization in ("instance", "group"):
-        return PerFrame(make_normalization(normalization, filters, name=normalization), name=name)(x)
+        return PerFrame(make_normalization(normalization, filters, name=normalization), name=name)(
+            x
+        )
     return make_normalization(normalization, filters, name=name)(x)
 
 
