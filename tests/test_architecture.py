@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -163,7 +164,10 @@ def test_no_file_is_missing_from_its_table(folder, table):
 def test_every_model_has_a_config_and_every_config_a_model():
     from segkit.models import MODELS
 
-    assert {p.stem for p in (ROOT / "configs").glob("*.yaml")} == set(MODELS)
+    texts = {p.stem: p.read_text(encoding="utf-8") for p in (ROOT / "configs").glob("*.yaml")}
+    named = {stem: yaml.safe_load(text)["model"]["name"] for stem, text in texts.items()}
+    assert {name: named.get(name) for name in MODELS} == {name: name for name in MODELS}
+    assert set(named.values()) == set(MODELS)
 
 
 @pytest.mark.parametrize("tool", sorted(p.stem for p in (ROOT / "tools").glob("*.py")))

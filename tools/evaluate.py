@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   python tools/evaluate.py --run runs/MY_RUN
   python tools/evaluate.py --run runs/MY_RUN --split test --mirror
   python tools/evaluate.py --run runs/MY_RUN --data data/other --split fold2
+  python tools/evaluate.py --run runs/MY_RUN --boundary membrane
 """
 POLICY = (
     "A class absent from truth and prediction has no score: it is left out of the means and "
@@ -42,6 +43,11 @@ def parse_args(argv):
         action=argparse.BooleanOptionalAction,
         help="average over all flips (default: the run's)",
     )
+    add(
+        "--boundary",
+        metavar="CLASS",
+        help="class that separates objects: score the segments that it leaves, too",
+    )
     add("--devices", default="auto", choices=("auto", "cpu", "gpu"), help="default: auto")
     return parser.parse_args(argv)
 
@@ -54,6 +60,8 @@ def main(argv=None):
 def evaluate(args):
     """Predicts, scores, writes and prints."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from segkit.inference.boundary import boundary_index
+    from segkit.inference.boundary import summarise_boundary
     from segkit.inference.predictor import predictor_of
     from segkit.training.devices import make_strategy
     from segkit.training.run import load_run
@@ -61,14 +69,18 @@ def evaluate(args):
     if args.devices != "auto":  # "auto": TensorFlow's own choice, the first GPU if there is one
         make_strategy(f"{args.devices}:1")
     run = load_run(args.run)
+    boundary = boundary_index(args.boundary, run.outputs)
     data = Path(args.data or run.config.data.path)
     split = f"fold{run.config.data.fold}" if args.split == "val" else args.split
     manifest = matching_manifest(data, run)
     predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
-    results = score_cases(predictor, data, manifest, split, run.outputs)
+    results = score_cases(predictor, data, manifest, split, run.outputs, boundary)
     header = {"run": run.folder.name, "data": manifest["name"]}
     report = summarise(results, run.outputs, header)
     report |= {"split": split, "policy": POLICY}
+    if args.boundary:
+        cases = [result["boundary"] for result in results]
+        report["boundary"] = summarise_boundary(args.boundary, cases)
     folder = run.folder / "evaluation" / split
     write(folder, report, results, manifest)
     print(table(report))
@@ -89,11 +101,15 @@ def matching_manifest(data, run):
     return manifest
 
 
-def score_cases(predictor, data, manifest, split, outputs):
-    """Returns one dict per labelled case of a split: id, counts, voxel size and a slice."""
+def score_cases(predictor, data, manifest, split, outputs, boundary):
+    """Returns one dict per labelled case of a split: id, counts, voxel size and a slice.
+
+    With the index of a class as `boundary` also the scores of `segkit.inference.boundary`.
+    """
     import tensorflow as tf
     from tqdm import tqdm
 
+    from segkit.inference.boundary import score_boundary
     from segkit.inference.overlay import pick_slice
     from segkit.inference.scores import count_voxels
     from segkit.inference.scores import voxel_ml
@@ -136,6 +152,18 @@ def score_cases(predictor, data, manifest, split, outputs):
                 ),
             }
         )
+        if boundary is not None:
+            _, probabilities = predictor.restore(
+                logits,
+                tf.constant(entry["crop"]),
+                tf.constant(entry["oriented_shape"]),
+                with_probabilities=True,
+            )
+            probability = Volume(probabilities[..., boundary].numpy(), oriented)
+            probability = probability.oriented(orientation_of(affine)).array
+            results[-1]["boundary"] = score_boundary(
+                truth, mask, probability, boundary, ignore_label=outputs.ignore_label
+            )
     if not results:
         raise DataError(f"no case of the split {split!r} of {data} has a label to compare with.")
     return results
@@ -213,6 +241,8 @@ def scores_per_case(counts):
 
 def write(folder, report, results, manifest):
     """Writes results.json, tables and pictures; a folder of an earlier evaluation goes."""
+    from segkit.inference.boundary import write_boundary
+
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
@@ -222,6 +252,9 @@ def write(folder, report, results, manifest):
         if "regions" in report:
             write_regions(partial / "regions.csv", report, results)
         write_pictures(partial, report, results, manifest)
+        if "boundary" in report:
+            cases = {r["case"]: (r["boundary"], r["slice"]) for r in results}
+            write_boundary(partial, report["boundary"]["class"], cases, manifest["classes"])
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     except OSError as error:
@@ -282,6 +315,8 @@ def write_pictures(folder, report, results, manifest):
 
 def table(report):
     """Returns the summary as text."""
+    from segkit.inference.boundary import boundary_lines
+
     regions = report.get("regions", [])
     names = [entry["name"] for entry in report["classes"] + regions]
     width = max(map(len, [*names, "mean foreground"]))
@@ -295,6 +330,8 @@ def table(report):
     if regions:
         lines += ["", *(line(entry, width, report["cases"]) for entry in regions)]
         lines.append(f"{'mean regions':{width}}  {row(report, 'mean_region_')}")
+    if "boundary" in report:
+        lines += ["", *boundary_lines(report["boundary"], shown)]
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ SHOWN_CLASSES = 12
 EXAMPLES = """examples:
   python tools/prepare_data.py --source Task04_Hippocampus --layout msd --out data/hippocampus
   python tools/prepare_data.py --source isbi2012 --layout images --out data/isbi \\
-      --layout-option labels=background=0,membrane=255
+      --layout-option labels=membrane=0,interior=255
   python tools/prepare_data.py --source ct:12 --layout phantom --out data/phantom --spacing 2,2,2
   python tools/prepare_data.py --verify --out data/hippocampus
 

@@ -7,6 +7,8 @@ from data_prep.layouts import RawCase
 from data_prep.layouts import RawDataset
 from data_prep.phantom import BRAIN_CHANNELS
 from data_prep.phantom import BRAIN_CLASSES
+from data_prep.phantom import CINE_CHANNELS
+from data_prep.phantom import CINE_CLASSES
 from data_prep.phantom import CT_CLASSES
 from data_prep.phantom import MAKERS
 from data_prep.phantom import VERSION
@@ -14,14 +16,19 @@ from segkit.errors import DataError
 from segkit.errors import nearest
 
 DEFAULT_COUNT = 30
-_CONTENTS = {"ct": (("CT",), CT_CLASSES), "brain": (BRAIN_CHANNELS, BRAIN_CLASSES)}
+_CONTENTS = {
+    "ct": (("CT",), CT_CLASSES),
+    "brain": (BRAIN_CHANNELS, BRAIN_CLASSES),
+    "cine": (CINE_CHANNELS, CINE_CLASSES),
+}
 
 
 def scan(source):
     """Lists phantom cases; the last sixth of them is held back as the test split.
 
     Args:
-        source: Recipe, `"ct"` or `"brain"`, with the number of cases: `"ct:40"` (default 30).
+        source: Recipe, `"ct"`, `"brain"` or `"cine"`, with the number of cases: `"ct:40"` (default
+            30).
 
     Returns:
         `RawDataset` whose `read` generates a case; the seed of a case is its number.

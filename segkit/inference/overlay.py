@@ -6,6 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from segkit.metrics.segments import segment
+from segkit.metrics.segments import thin
+
 # Okabe and Ito's colours, told apart with any kind of colour vision; repeated past seven.
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 
@@ -89,6 +92,39 @@ def save_overlay(path, slice_, class_names, title, *, upright=True):
     axes.set_title(title)
     axes.set_axis_off()
     figure.legend(handles=handles, loc="outside right upper", frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def save_segments(path, slice_, index, title):
+    """Writes a PNG of the segments that a boundary leaves: in the truth, and thinned as predicted.
+
+    A segment of the prediction has the colour of the one of the truth that it shares most with.
+    Two segments of one colour side by side are a split; one that covers two colours is a merger.
+
+    Args:
+        path: File to write.
+        slice_: `Slice`.
+        index: Class index of the boundary.
+        title: Text above the picture.
+    """
+    truth, predicted = (segment(m == index) for m in (slice_.truth, slice_.prediction))
+    predicted = thin(predicted)
+    shared = np.zeros((predicted.max() + 1, truth.max() + 1), int)
+    np.add.at(shared, (predicted.ravel(), truth.ravel()), 1)
+    shared[:, 0] = 0  # the boundary of the truth
+    colours = np.random.default_rng(0).uniform(0.2, 1, (truth.max() + 1, 3))
+    colours[0] = 0
+    figure = Figure(figsize=(12, 6.4), layout="constrained")
+    for axes, name, segments in zip(
+        figure.subplots(1, 2),
+        ("truth", "prediction"),
+        (truth, np.where(predicted, shared.argmax(axis=1)[predicted], 0)),
+        strict=True,
+    ):
+        axes.imshow(colours[segments], aspect=slice_.aspect, interpolation="nearest")
+        axes.set_title(name)
+        axes.set_axis_off()
+    figure.suptitle(title)
     figure.savefig(path, dpi=120)
 
 

@@ -6,12 +6,14 @@ LAYERS = {
     "instance_normalization": "segkit.layers.instance_norm:InstanceNormalization",
     "batch_normalization": "segkit.layers.batch_norm:BatchNormalization",
     "bilinear": "segkit.layers.bilinear:Bilinear",
+    "conv_lstm": "segkit.layers.conv_lstm:ConvLSTM",
     "dropout": "segkit.layers.dropout:Dropout",
     "stochastic_depth": "segkit.layers.stochastic_depth:StochasticDepth",
     "linear_upsampling": "segkit.layers.linear_upsampling:LinearUpsampling",
     "mirror_padding": "segkit.layers.mirror_padding:MirrorPadding",
     "crop_like": "segkit.layers.mirror_padding:CropLike",
     "mean_probabilities": "segkit.layers.mean_probabilities:MeanProbabilities",
+    "per_frame": "segkit.layers.per_frame:PerFrame",
 }
 
 for _name in LAYERS:

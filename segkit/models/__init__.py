@@ -14,6 +14,7 @@ MODELS = {
     "fcn32s": "segkit.models.fcn:fcn32s",
     "fcn16s": "segkit.models.fcn:fcn16s",
     "fcn8s": "segkit.models.fcn:fcn8s",
+    "convlstm_unet": "segkit.models.convlstm_unet:convlstm_unet",
 }
 
 

@@ -28,6 +28,7 @@ SMALL = {
     "fcn32s": FCN,
     "fcn16s": FCN,
     "fcn8s": FCN,
+    "convlstm_unet": ((3, 8, 12, 1), {"filters": 8, "downsamplings": 2}),
 }
 CLASSES = 3
 LOSS = build_loss("ce_dice")

@@ -143,3 +143,83 @@ def test_unknown_splits_and_other_data_are_refused(run, mr_run, tmp_path, mistak
     manifest["classes"][1]["value"] = 3
     (other / "dataset.json").write_text(json.dumps(manifest))
     assert "'classes' differs" in mistake(main, "--run", run, "--data", other)
+
+
+@pytest.fixture(scope="module")
+def membrane_run(tmp_path_factory, make_threshold_model):
+    """Run on images of two cells, 8 and 7 columns wide; of the odd ones the membrane has a gap.
+
+    The network takes for membrane what is dark. The masks do not show the gaps.
+    """
+    from data_prep.convert import Options
+    from data_prep.convert import convert
+    from data_prep.layouts import scan_source
+    from segkit.config import config_from_dict
+    from segkit.training.run import create_run
+
+    root = tmp_path_factory.mktemp("membrane")
+    for name in ("images", "masks"):
+        (root / "isbi" / name).mkdir(parents=True)
+    for number in range(4):
+        image = np.full((16, 16), 200, np.uint8)
+        image[:, 8] = 40
+        Image.fromarray(np.where(image < 100, 0, 255).astype(np.uint8)).save(
+            root / "isbi" / "masks" / f"{number}.png"
+        )
+        image[5, 8] = 200 if number % 2 else 40
+        Image.fromarray(image).save(root / "isbi" / "images" / f"{number}.png")
+    labels = {"labels": "membrane=0,interior=255"}
+    source = str(root / "isbi")
+    manifest, _ = convert(
+        scan_source("images", source, **labels),
+        root / "data",
+        source=source,
+        options=Options(layout="images", layout_options=labels, folds=2),
+    )
+    config = {
+        "model": {"name": "unet"},
+        "data": {"path": str(root / "data"), "patch_size": [16, 16]},
+        "loss": {"name": "ce_dice"},
+        "train": {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2},
+    }
+    create_run(root / "run", config_from_dict(config), manifest)
+    make_threshold_model((16, 16), -1.0).save(root / "run" / "model.keras")
+    return root / "run"
+
+
+def test_segments_between_membranes_are_scored(membrane_run, capsys):
+    rows = []
+    for split in ("fold0", "fold1"):
+        arguments = ["--run", str(membrane_run), "--split", split, "--boundary", "membrane"]
+        assert main(arguments) == 0
+        folder = membrane_run / "evaluation" / split
+        with open(folder / "boundary.csv", newline="") as file:
+            rows += list(csv.DictReader(file))
+        report = report_of(membrane_run, split)["boundary"]
+        decided = [float(r["v_rand"]) for r in rows[-20:] if r["threshold"] == "decided"]
+        assert report["class"] == "membrane"
+        assert report["v_rand"] == pytest.approx(np.mean(decided))
+        assert report["best_threshold"]["v_rand"] >= report["v_rand"]
+        assert np.asarray(Image.open(folder / "segments.png").convert("RGB")).std() > 20
+    assert "V_rand" in capsys.readouterr().out
+    assert len(rows) == 4 * 10
+    for row in rows:
+        if row["threshold"] == "decided":
+            # Merged: 2 (128^2 + 112^2) / (240^2 + 128^2 + 112^2) = 0.6686, one pixel of 256.
+            gap = int(row["case"]) % 2
+            assert float(row["v_rand"]) == pytest.approx(0.66864 if gap else 1, abs=1e-5)
+            assert float(row["v_info"]) == pytest.approx(0 if gap else 1, abs=1e-9)
+            assert float(row["pixel_error"]) == pytest.approx(gap / 256)
+            assert row["true_segments"] == "2"
+            assert row["predicted_segments"] == str(2 - gap)
+
+
+def test_without_a_boundary_no_segments_are_scored(membrane_run):
+    assert main(["--run", str(membrane_run), "--split", "fold0"]) == 0
+    assert "boundary" not in report_of(membrane_run, "fold0")
+    assert not (membrane_run / "evaluation" / "fold0" / "boundary.csv").exists()
+
+
+def test_an_unknown_boundary_is_refused(membrane_run, mistake):
+    line = mistake(main, "--run", membrane_run, "--boundary", "membran")
+    assert "Did you mean 'membrane'" in line
