@@ -1,0 +1,25 @@
+"""Priors: what the first stage of a cascade found, as channels of 0 and 1 behind the image's own.
+
+A data set tells them by their names, `prior:CLASS`; its plan by their scheme of normalisation.
+"""
+
+PREFIX = "prior:"
+SCHEME = "prior"  # of `preprocess.normalise`: values stay as they are
+
+
+def prior_names(classes):
+    """Returns the names of the channels of priors, one per class but the background.
+
+    Args:
+        classes: Names of the first stage's classes, background first.
+    """
+    return tuple(f"{PREFIX}{name}" for name in list(classes)[1:])
+
+
+def count_priors(channels):
+    """Returns how many of a data set's channels are priors: the last ones.
+
+    Args:
+        channels: Names of the channels.
+    """
+    return sum(name.startswith(PREFIX) for name in channels)
