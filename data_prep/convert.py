@@ -132,7 +132,7 @@ def convert(dataset, out, *, source, options, workers=1, overwrite=False, progre
     try:
         out.mkdir(parents=True, exist_ok=True)
         _remove(out, ".*.tmp")
-        digests = _digests(dataset, workers, partial(report, "hash"))
+        digests = hash_sources(dataset, workers, partial(report, "hash"))
         request = _request(dataset, options, digests)
         state = None if overwrite else _previous(out, request)
         if state is None:
@@ -156,7 +156,8 @@ def convert(dataset, out, *, source, options, workers=1, overwrite=False, progre
             _remove(out, ".*.tmp")
 
 
-def _digests(dataset, workers, progress):
+def hash_sources(dataset, workers, progress):
+    """Returns case id -> SHA-256 of its sources; `None` of a case that cannot be read."""
     digests, digest = {}, partial(_digest_or_none, dataset=dataset)
     with ThreadPoolExecutor(workers) as pool:  # Hashing runs outside Python's lock.
         for case, value in zip(dataset.cases, pool.map(digest, dataset.cases), strict=True):

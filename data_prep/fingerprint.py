@@ -100,9 +100,9 @@ def measure(case, dataset):
     Returns:
         `(facts, samples)`: a JSON-ready dict (source `shape`, `affine`, nonzero `box`, that of the
         priors, if any, as `prior_box`, `class_voxels` or `None`, `lowest` and `highest` value
-        per channel, `notes`), and intensities of up to 10 000 foreground voxels, none of the class to be ignored, float32,
-        shape `(n, channels)`; the same voxels in every run. Without a label, nonzero voxels stand
-        for the foreground.
+        per channel, `notes`), and intensities of up to 10 000 foreground voxels, none of the
+        class to be ignored, float32, shape `(n, channels)`; the same voxels in every run. Without
+        a label, nonzero voxels stand for the foreground.
 
     Raises:
         DataError: The case cannot be read, or holds NaN or a label value that is no class.

@@ -13,6 +13,7 @@ import numpy as np
 from segkit.errors import ConfigError
 from segkit.priors import SCHEME
 from segkit.priors import count_priors
+from segkit.priors import planned_priors
 from segkit.volume import CANONICAL
 from segkit.volume import axis_moves
 
@@ -42,7 +43,7 @@ class Plan:
     @property
     def num_priors(self):
         """Number of channels, the last ones, that are priors."""
-        return [scheme["scheme"] for scheme in self.normalization].count(SCHEME)
+        return planned_priors(self.normalization)
 
     def as_json(self):
         """Returns the plan as plain dicts and lists; without a region of interest, no key of it."""

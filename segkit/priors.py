@@ -16,6 +16,15 @@ def prior_names(classes):
     return tuple(f"{PREFIX}{name}" for name in list(classes)[1:])
 
 
+def planned_priors(normalization):
+    """Returns how many of a plan's channels are priors: the last ones.
+
+    Args:
+        normalization: The plan's dict per channel.
+    """
+    return sum(scheme["scheme"] == SCHEME for scheme in normalization)
+
+
 def count_priors(channels):
     """Returns how many of a data set's channels are priors: the last ones.
 

@@ -7,6 +7,7 @@ centres, clamped at the edges; and the way back. Shapes may all be dynamic.
 import tensorflow as tf
 
 from segkit.priors import SCHEME
+from segkit.priors import planned_priors
 from segkit.regions import class_map
 
 
@@ -29,7 +30,7 @@ def prepare(image, spacing_mm, preprocess):
     crop = tf.stack([tf.zeros_like(size), size], axis=1)
     margin_mm = preprocess.get("roi_margin_mm")
     if margin_mm is not None:
-        priors = [scheme["scheme"] for scheme in preprocess["normalization"]].count(SCHEME)
+        priors = planned_priors(preprocess["normalization"])
         crop = widened(nonzero_box(image[..., -priors:]), size, spacing_mm, margin_mm)
     elif preprocess["crop_to_nonzero"]:
         crop = nonzero_box(image)
