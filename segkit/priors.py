@@ -25,6 +25,11 @@ def planned_priors(normalization):
     return sum(scheme["scheme"] == SCHEME for scheme in normalization)
 
 
+def without_priors(channels):
+    """Returns the names of the channels that are no priors, as a list."""
+    return [name for name in channels if not name.startswith(PREFIX)]
+
+
 def count_priors(channels):
     """Returns how many of a data set's channels are priors: the last ones.
 

@@ -20,7 +20,7 @@ from segkit.errors import SegkitError
 from segkit.errors import exit_code
 from segkit.errors import writing
 from segkit.outputs import read_outputs
-from segkit.priors import count_priors
+from segkit.priors import without_priors
 
 TOOLS = Path(__file__).resolve().parent
 PREPARE = runpy.run_path(str(TOOLS / "prepare_data.py"))
@@ -130,8 +130,7 @@ class Networks:
 
     def check_channels(self, dataset):
         """Refuses images that the networks were not trained for."""
-        channels = self.manifest["channels"]
-        channels = channels[: len(channels) - count_priors(channels)]
+        channels = without_priors(self.manifest["channels"])
         if channels != list(dataset.channels):
             raise DataError(
                 f"the first stage takes the channels {', '.join(channels)}, the source has "

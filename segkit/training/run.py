@@ -20,6 +20,7 @@ from segkit.errors import DataError
 from segkit.errors import writing
 from segkit.outputs import read_outputs
 from segkit.priors import count_priors
+from segkit.priors import without_priors
 from segkit.training.checkpoint import list_checkpoints
 
 FIRST_STAGE = "first_stage"  # of a cascade: a run folder, in the data set and in its runs
@@ -43,6 +44,11 @@ class Run:
     manifest: dict
     model: object
     first: "Run | None" = None
+
+    @property
+    def channels(self):
+        """Names of the channels of an image to predict: the data set's without priors."""
+        return without_priors(self.manifest["channels"])
 
     @property
     def outputs(self):
