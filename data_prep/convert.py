@@ -28,6 +28,7 @@ from data_prep.manifest import write_json
 from data_prep.manifest import write_sources
 from data_prep.parallel import run_parallel
 from data_prep.plan import Plan
+from data_prep.plan import check_margin
 from data_prep.plan import check_spacing
 from data_prep.plan import make_plan
 from data_prep.preprocess import geometry
@@ -38,8 +39,7 @@ from data_prep.shards import ShardSpec
 from data_prep.shards import case_chunks
 from data_prep.shards import chunk_starts
 from data_prep.shards import plan_shards
-from data_prep.splits import assign_folds
-from data_prep.splits import draw_test_cases
+from data_prep.splits import split_cases
 from segkit.errors import DataError
 from segkit.errors import SegkitError
 from segkit.volume import CANONICAL
@@ -47,6 +47,7 @@ from segkit.volume import axis_moves
 
 STATE = "conversion.json"
 SOURCES = "sources.csv"
+CASCADE = ("roi_margin_mm", "first_stage")  # options that other data sets are silent about
 SHARDS = ("fold*-?????-of-?????.tfrecord", "test-?????-of-?????.tfrecord")
 
 
@@ -68,9 +69,11 @@ class Options:
         chunk_overlap: Overlap of chunks, no smaller than the largest patch to be cropped; by
             default two fifths of `chunk`. Given alone, it makes the chunks large enough.
         skip_bad: Leave out cases that cannot be used, instead of refusing the data set.
+        roi_margin_mm: Cut off all that is farther from the priors than this, see `Plan`.
+        first_stage: What made the priors, for the record.
 
     Raises:
-        ConfigError: Chunk, overlap or spacing is out of range.
+        ConfigError: Chunk, overlap, spacing or margin is out of range.
         ShapeError: `orientation` is none.
     """
 
@@ -85,10 +88,13 @@ class Options:
     chunk: int | None = None
     chunk_overlap: int | None = None
     skip_bad: bool = False
+    roi_margin_mm: float | None = None
+    first_stage: dict | None = None
 
     def __post_init__(self):
         chunk_starts(1, **self.chunking(flat=False))
         check_spacing(self.spacing_mm)
+        check_margin(self.roi_margin_mm)
         if self.orientation is not None:
             axis_moves(CANONICAL, self.orientation)
 
@@ -122,11 +128,11 @@ def convert(dataset, out, *, source, options, workers=1, overwrite=False, progre
     """
     out = Path(out)
     report = progress or (lambda stage, done, total: None)
-    splits = _splits(dataset, options)
+    splits = split_cases(dataset, options)
     try:
         out.mkdir(parents=True, exist_ok=True)
         _remove(out, ".*.tmp")
-        digests = _digests(dataset, workers, partial(report, "hash"))
+        digests = hash_sources(dataset, workers, partial(report, "hash"))
         request = _request(dataset, options, digests)
         state = None if overwrite else _previous(out, request)
         if state is None:
@@ -150,7 +156,8 @@ def convert(dataset, out, *, source, options, workers=1, overwrite=False, progre
             _remove(out, ".*.tmp")
 
 
-def _digests(dataset, workers, progress):
+def hash_sources(dataset, workers, progress):
+    """Returns case id -> SHA-256 of its sources; `None` of a case that cannot be read."""
     digests, digest = {}, partial(_digest_or_none, dataset=dataset)
     with ThreadPoolExecutor(workers) as pool:  # Hashing runs outside Python's lock.
         for case, value in zip(dataset.cases, pool.map(digest, dataset.cases), strict=True):
@@ -173,7 +180,7 @@ def _request(dataset, options, digests):
         "name": dataset.name,
         "channels": list(dataset.channels),
         "classes": [{"name": n, "value": v} for n, v in dataset.classes.items()],
-        "options": asdict(options),
+        "options": {k: v for k, v in asdict(options).items() if v is not None or k not in CASCADE},
         "cases": {
             case.id: {"patient": seed_of(case.patient), "test": case.held_back}
             | {"source_sha256": digests[case.id]}
@@ -237,10 +244,12 @@ def _decide(dataset, options, splits, workers, report):
         dataset.channels,
         spacing_mm=options.spacing_mm,
         orientation=options.orientation,
+        roi_margin_mm=options.roi_margin_mm,
     )
+    box = "box" if plan.roi_margin_mm is None else "prior_box"
     cases = {
         case: {"split": splits[case]}
-        | geometry(f["shape"], f["affine"], f["box"], plan)
+        | geometry(f["shape"], f["affine"], f[box], plan)
         | {"class_voxels": f["class_voxels"]}
         for case, f in facts.items()
     }
@@ -259,18 +268,6 @@ def _decide(dataset, options, splits, workers, report):
         "skipped": bad,
         "shards": [asdict(shard) | {"cases": list(shard.cases)} for shard in shards],
     }
-
-
-def _splits(dataset, options):
-    """Case id -> split. Bad cases are dealt too, so that leaving one out moves no other."""
-    splits = {case.id: "test" for case in dataset.cases}
-    patients = {case.id: case.patient for case in dataset.cases if not case.held_back}
-    for case in draw_test_cases(patients, options.test_share, seed=options.seed):
-        del patients[case]
-    if patients and dataset.classes:
-        scheme = {"scheme": options.splits, "folds": options.folds, "seed": options.seed}
-        splits |= {case: f"fold{n}" for case, n in assign_folds(patients, **scheme).items()}
-    return splits
 
 
 def _check_space(out, state):

@@ -18,6 +18,7 @@ from segkit.errors import DataError
 from segkit.errors import SegkitError
 from segkit.errors import ShapeError
 from segkit.outputs import ignored_class
+from segkit.priors import count_priors
 from segkit.volume import CANONICAL
 from segkit.volume import Volume
 from segkit.volume import axis_moves
@@ -97,11 +98,11 @@ def measure(case, dataset):
         dataset: The `RawDataset` it belongs to.
 
     Returns:
-        `(facts, samples)`: a JSON-ready dict (source `shape`, `affine`, nonzero `box`,
-        `class_voxels` or `None`, `lowest` and `highest` value per channel, `notes`), and
-        intensities of up to 10 000 foreground voxels, none of the class to be ignored, float32,
-        shape `(n, channels)`; the same voxels in every run. Without a label, nonzero voxels stand
-        for the foreground.
+        `(facts, samples)`: a JSON-ready dict (source `shape`, `affine`, nonzero `box`, that of the
+        priors, if any, as `prior_box`, `class_voxels` or `None`, `lowest` and `highest` value
+        per channel, `notes`), and intensities of up to 10 000 foreground voxels, none of the
+        class to be ignored, float32, shape `(n, channels)`; the same voxels in every run. Without
+        a label, nonzero voxels stand for the foreground.
 
     Raises:
         DataError: The case cannot be read, or holds NaN or a label value that is no class.
@@ -133,6 +134,9 @@ def measure(case, dataset):
         "highest": array.max(axis=(0, 1, 2)).astype(float).tolist(),
         "notes": list(image.notes),
     }
+    priors = count_priors(dataset.channels)
+    if priors:
+        facts["prior_box"] = nonzero_box(array[..., -priors:])
     return facts, _sample(array, foreground, case.id)
 
 

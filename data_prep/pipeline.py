@@ -30,6 +30,7 @@ from data_prep.reader import read_stream
 from data_prep.records import decode
 from data_prep.service import made_by_service
 from segkit.errors import ConfigError
+from segkit.priors import count_priors
 
 ORDERS = {"linear": 1, "cubic": 3}
 _PLACE = 1 << 31  # salt of a patch's place; the steps of a policy count from 0
@@ -166,13 +167,14 @@ def build_dataset(
     return dataset.with_options(options)
 
 
-def device_augmentation(augment, patch_size, num_classes):
+def device_augmentation(augment, patch_size, num_classes, *, priors=0):
     """Returns the function that augments a batch inside the training step.
 
     Args:
         augment: `Augmentation`.
         patch_size: As in `build_dataset`.
         num_classes: Number of classes, background included.
+        priors: Number of the data set's channels that are priors.
 
     Returns:
         Function from the elements of `build_dataset` with placement `"device"`, whole or a
@@ -188,6 +190,7 @@ def device_augmentation(augment, patch_size, num_classes):
             patch=tuple(patch_size),
             spacing_mm=spacing_mm,
             num_classes=num_classes,
+            priors=priors,
             **augment.options,
         )
 
@@ -210,6 +213,7 @@ def _makers(manifest, patch_size, box, batch_size, seed, foreground_fraction, au
     before = [(outer - inner) // 2 for outer, inner in zip(box, patch, strict=True)]
     on_device = augment.placement == "device"
     options = {**augment.options, "num_classes": num_classes}
+    options["priors"] = count_priors(manifest["channels"])
 
     def keys_of(index):
         return Keys(make_keys(seed, index), make_keys(seed, -1 - index // batch_size))
@@ -235,7 +239,8 @@ def _makers(manifest, patch_size, box, batch_size, seed, foreground_fraction, au
         keys = keys_of(index)
         if on_device:
             return image, label, keys.example, keys.batch, spacing_mm
-        batch = mix(image, label, keys, options["steps"], spacing_mm, num_classes)
+        steps, priors = options["steps"], options["priors"]
+        batch = mix(image, label, keys, steps, spacing_mm, num_classes, priors)
         return (case, *batch) if with_cases else batch
 
     return make_example, make_batch

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from segkit.errors import ConfigError
+from segkit.priors import SCHEME
+from segkit.priors import count_priors
+from segkit.priors import planned_priors
 from segkit.volume import CANONICAL
 from segkit.volume import axis_moves
 
@@ -27,16 +30,26 @@ class Plan:
         spacing_mm: Target voxel size per axis of that grid, or `None`: each case keeps its own.
         crop_to_nonzero: Whether empty borders (0 in all channels) are cut off.
         normalization: One dict per channel, as `preprocess.normalise` takes it.
+        roi_margin_mm: What is left around the box of the priors, all else being cut off; `None`
+            to keep it.
     """
 
     orientation: str
     spacing_mm: tuple[float, float, float] | None
     crop_to_nonzero: bool
     normalization: tuple[dict, ...]
+    roi_margin_mm: float | None = None
+
+    @property
+    def num_priors(self):
+        """Number of channels, the last ones, that are priors."""
+        return planned_priors(self.normalization)
 
     def as_json(self):
-        """Returns the plan as plain dicts and lists."""
+        """Returns the plan as plain dicts and lists; without a region of interest, no key of it."""
         plain = asdict(self)
+        if self.roi_margin_mm is None:  # as in data sets prepared before there was one
+            del plain["roi_margin_mm"]
         spacing = plain["spacing_mm"]
         plain["spacing_mm"] = None if spacing is None else [float(s) for s in spacing]
         return plain | {"normalization": list(self.normalization)}
@@ -50,25 +63,28 @@ class Plan:
             spacing_mm=None if spacing is None else tuple(spacing),
             crop_to_nonzero=entry["crop_to_nonzero"],
             normalization=tuple(entry["normalization"]),
+            roi_margin_mm=entry.get("roi_margin_mm"),
         )
 
 
-def make_plan(fingerprint, channels, *, spacing_mm=None, orientation=None):
+def make_plan(fingerprint, channels, *, spacing_mm=None, orientation=None, roi_margin_mm=None):
     """Decides on orientation, target spacing, cropping and normalisation.
 
     Args:
         fingerprint: `data_prep.fingerprint.Fingerprint`.
-        channels: Modality name per channel, such as `("CT",)`.
+        channels: Modality name per channel, such as `("CT",)`; `prior:CLASS` for a prior.
         spacing_mm: Target spacing per axis of the prepared grid; `"keep"` for each case's own;
             `None` to follow the fingerprint.
         orientation: Axis letters; `None` for `"SAR"`, or with the axis of largest spacing first
             where that is over three times the smallest.
+        roi_margin_mm: As in `Plan`.
 
     Returns:
         `Plan`. Images of depth 1 without a physical size keep their grid and their borders.
 
     Raises:
-        ConfigError: `spacing_mm` is not of its kind.
+        ConfigError: `spacing_mm` or `roi_margin_mm` is not of its kind, or there are no priors
+            for a region of interest.
         ShapeError: `orientation` is none.
     """
     if orientation is None:
@@ -79,6 +95,11 @@ def make_plan(fingerprint, channels, *, spacing_mm=None, orientation=None):
         spacing_mm = None
     elif spacing_mm is None:
         spacing_mm = target_spacing(fingerprint.spacings_mm, fingerprint.shapes)[list(order)]
+    check_margin(roi_margin_mm)
+    if roi_margin_mm is not None and not count_priors(channels):
+        raise ConfigError(
+            "a region of interest needs the priors of a first stage. Use tools/cascade.py."
+        )
     masked = fingerprint.relative_size < 3 / 4
     return Plan(
         orientation=orientation,
@@ -88,6 +109,7 @@ def make_plan(fingerprint, channels, *, spacing_mm=None, orientation=None):
             _normalization(name, facts, masked)
             for name, facts in zip(channels, fingerprint.intensities, strict=True)
         ),
+        roi_margin_mm=roi_margin_mm,
     )
 
 
@@ -123,6 +145,14 @@ def check_spacing(spacing_mm):
         )
 
 
+def check_margin(roi_margin_mm):
+    """Raises `ConfigError` unless `roi_margin_mm` is what `make_plan` takes."""
+    if roi_margin_mm is not None and not 0 <= roi_margin_mm < np.inf:
+        raise ConfigError(
+            f"the margin of a region of interest is a length in mm from 0, got {roi_margin_mm!r}."
+        )
+
+
 def _orientation(spacings_mm):
     median = np.median(spacings_mm, axis=0)
     if max(median) <= ANISOTROPY * min(median):
@@ -132,6 +162,8 @@ def _orientation(spacings_mm):
 
 
 def _normalization(name, facts, masked):
+    if count_priors([name]):
+        return {"scheme": SCHEME}
     name = name.lower()
     if name == "ct":
         clip = [facts["percentile_00_5"], facts["percentile_99_5"]]

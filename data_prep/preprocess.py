@@ -5,6 +5,7 @@
 Methods 2021, doi:10.1038/s41592-020-01008-z; here both images and labels are resampled linearly.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import ndimage
 
 from segkit.errors import DataError
 from segkit.errors import ShapeError
+from segkit.priors import SCHEME
 from segkit.volume import axis_moves
 from segkit.volume import orientation_of
 from segkit.volume import reoriented_affine
@@ -58,7 +60,7 @@ def prepare(image, label, plan):
         raise ShapeError(
             f"image and label must have one shape, got {image.shape} and {label.shape}."
         )
-    case = geometry(image.shape, image.affine, nonzero_box(image.array), plan)
+    case = geometry(image.shape, image.affine, source_box(image.array, plan), plan)
     crop = tuple(slice(low, high) for low, high in case["crop"])
     array = image.oriented(plan.orientation).array[crop].astype(np.float32)
     if not np.isfinite(array).all():
@@ -79,7 +81,7 @@ def geometry(shape, affine, box, plan):
     Args:
         shape: Source shape `(d, h, w)`.
         affine: Source affine, `(4, 4)`.
-        box: `nonzero_box` of the source array; used if the plan crops.
+        box: `source_box` of the source array; used if the plan crops.
         plan: `data_prep.plan.Plan`.
 
     Returns:
@@ -92,12 +94,15 @@ def geometry(shape, affine, box, plan):
     order, flips = axis_moves(orientation_of(affine), plan.orientation)
     oriented = [int(shape[axis]) for axis in order]
     crop = [[0, n] for n in oriented]
-    if plan.crop_to_nonzero:
+    if plan.crop_to_nonzero or plan.roi_margin_mm is not None:
         moved = [box[axis] for axis in order]
         crop = [
             [n - high, n - low] if flip else [low, high]
             for n, flip, (low, high) in zip(oriented, flips, moved, strict=True)
         ]
+    if plan.roi_margin_mm is not None:
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)[list(order)]
+        crop = widened(crop, oriented, spacing, plan.roi_margin_mm)
     case = {
         "source_shape": [int(n) for n in shape],
         "source_affine": affine.tolist(),
@@ -156,6 +161,37 @@ def undo(label, case):
     return np.ascontiguousarray(oriented[tuple(slice(None, None, -1 if f else 1) for f in flips)])
 
 
+def source_box(array, plan):
+    """Returns the box that `geometry` crops to: of all channels, or of the priors alone.
+
+    Args:
+        array: Source array `(d, h, w[, c])`.
+        plan: `data_prep.plan.Plan`.
+
+    Returns:
+        `nonzero_box` of all channels; where the plan has a region of interest, of the priors.
+    """
+    return nonzero_box(array if plan.roi_margin_mm is None else array[..., -plan.num_priors :])
+
+
+def widened(box, shape, spacing_mm, margin_mm):
+    """Returns a box with a margin on every side, in whole voxels, as far as the image goes.
+
+    Spacings are rounded to nanometres, as in `new_shape`.
+
+    Args:
+        box: `[[low, high]] * 3`.
+        shape: Voxels of the image per axis.
+        spacing_mm: Their size, in mm.
+        margin_mm: Least margin, in mm.
+    """
+    steps = [math.ceil(round(margin_mm / round(float(s), 6), 6)) for s in spacing_mm]
+    return [
+        [max(low - step, 0), min(high + step, n)]
+        for (low, high), n, step in zip(box, shape, steps, strict=True)
+    ]
+
+
 def nonzero_box(array):
     """Returns `[[low, high]] * 3` around all voxels of `(d, h, w[, c])` not 0 in any channel.
 
@@ -179,14 +215,16 @@ def normalise(channel, scheme):
         scheme: `{"scheme": "zscore", "masked": bool}`: mean 0 and deviation 1 over the array, or
             over its nonzero voxels while the others become 0; `{"scheme": "ct", "clip": [low,
             high], "mean", "std"}`: clipped, then in deviations from the data set's mean;
-            `{"scheme": "rescale", "low", "high"}`: that range to [0, 1]. Deviations are
-            floored at 1e-8.
+            `{"scheme": "rescale", "low", "high"}`: that range to [0, 1]; `{"scheme": "prior"}`:
+            as it is. Deviations are floored at 1e-8.
     """
     if scheme["scheme"] == "ct":
         low, high = scheme["clip"]
         channel = (np.clip(channel, low, high) - scheme["mean"]) / max(scheme["std"], 1e-8)
     elif scheme["scheme"] == "rescale":
         channel = (channel - scheme["low"]) / (scheme["high"] - scheme["low"])
+    elif scheme["scheme"] == SCHEME:
+        return channel
     else:
         inside = channel[channel != 0] if scheme["masked"] else channel
         mean, std = (inside.mean(dtype=float), inside.std(dtype=float)) if inside.size else (0, 1)

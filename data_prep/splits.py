@@ -12,6 +12,31 @@ from segkit.errors import nearest
 NNUNET_SEED = 12345
 
 
+def split_cases(dataset, options):
+    """Deals all cases of a data set into folds and test split, as its options say.
+
+    Bad cases are dealt too, so that leaving one out moves no other.
+
+    Args:
+        dataset: `RawDataset`; what it holds back is in the test split.
+        options: `data_prep.convert.Options`.
+
+    Returns:
+        Dict case id -> `"test"`, `"fold0"`, `"fold1"`, ...; all `"test"` without classes.
+
+    Raises:
+        ConfigError, DataError: As `assign_folds` and `draw_test_cases`.
+    """
+    splits = {case.id: "test" for case in dataset.cases}
+    patients = {case.id: case.patient for case in dataset.cases if not case.held_back}
+    for case in draw_test_cases(patients, options.test_share, seed=options.seed):
+        del patients[case]
+    if patients and dataset.classes:
+        scheme = {"scheme": options.splits, "folds": options.folds, "seed": options.seed}
+        splits |= {case: f"fold{n}" for case, n in assign_folds(patients, **scheme).items()}
+    return splits
+
+
 def assign_folds(cases, *, scheme: str = "kfold", folds: int = 5, seed: int = 0):
     """Deals cases into folds.
 

@@ -16,7 +16,14 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     ("segkit.errors",),
     ("segkit.tables",),
-    ("segkit.config", "segkit.volume", "segkit.hashing", "segkit.outputs", "segkit.regions"),
+    (
+        "segkit.config",
+        "segkit.volume",
+        "segkit.hashing",
+        "segkit.outputs",
+        "segkit.regions",
+        "segkit.priors",
+    ),
     ("segkit.layers", "segkit.losses", "segkit.metrics", "segkit.io"),
     ("segkit.models",),
     ("segkit.training", "segkit.inference", "segkit.export", "data_prep"),
@@ -109,6 +116,7 @@ def free_of_tensorflow(name):
         "segkit.tables",
         "segkit.errors",
         "segkit.outputs",
+        "segkit.priors",
     )
     return name.startswith((*light, "tools"))
 

@@ -285,7 +285,7 @@ def cross_validate(args, out, tools):
 
 def stack(folders, out):
     """Fits and writes the network that stacks cross-validations; returns as `bag`."""
-    bases = [load_folds(folder) for folder in folders]
+    bases = [load_members(fold_folders(folder)) for folder in folders]
     first = bases[0][0]
     check_alike([run for base in bases for run in base])
     data = first.config.data.path
@@ -310,20 +310,20 @@ def stack(folders, out):
     return members, {"cross_entropy": scores, "kernel": kernel.tolist(), "bias": bias.tolist()}
 
 
-def load_folds(folder):
-    """Returns the trained runs of a cross-validation, in the order of their folds."""
+def fold_folders(folder):
+    """Returns the run folders of a cross-validation in the order of their folds, all trained."""
     count = load_manifest(folder / "fold0")["folds"]
     paths = [folder / f"fold{number}" for number in range(count)]
     for number, path in enumerate(paths):
         if not is_complete(path):
             raise DataError(
-                f"{path} is not trained to its end; stacking needs all {count} folds. Repeat the "
+                f"{path} is not trained to its end; all {count} folds are needed. Repeat the "
                 "command of tools/cross_validate.py that made the others."
             )
         if load_config(path / "config.yaml").data.fold != number:
             raise DataError(f"{path} holds out another fold than {number}. Name another folder.")
         check_classes(load_config(path / "config.yaml"))
-    return load_members(paths)
+    return paths
 
 
 def check_alike(runs):

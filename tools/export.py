@@ -87,7 +87,7 @@ def describe(run):
         "segkit": __version__,
         "run": run.folder.resolve().name,
         "model": run.config.model.name,
-        "channels": run.manifest["channels"],
+        "channels": run.channels,
         "classes": outputs.classes,
         "regions": [
             {"name": name, "classes": list(classes), "paints": painted}
@@ -110,7 +110,7 @@ def choose_examples(run, count):
     except DataError as error:
         print(f"warning: {error} Checking on noise instead.", file=sys.stderr)
         rng, origin = np.random.default_rng(0), "volume(s) of noise"
-        shape = (*sides, len(run.manifest["channels"]))
+        shape = (*sides, len(run.channels))
         images = [rng.normal(size=shape).astype(np.float32) for _ in range(count)]
     return [(centre(image, sides), spacing) for image in images], origin
 
@@ -126,7 +126,7 @@ def validation_images(run, count):
     for path in shard_files(manifest, run.config.data.path, [f"fold{run.config.data.fold}"]):
         for record in read_records(path):
             chunk = decode_numpy(record)
-            images.setdefault(chunk.case_id, chunk.image)
+            images.setdefault(chunk.case_id, chunk.image[..., : len(run.channels)])
             if len(images) == count:
                 return list(images.values())
     return list(images.values())

@@ -22,6 +22,7 @@ from segkit.errors import ConfigError
 from segkit.errors import exit_code
 from segkit.errors import writing
 from segkit.inference.overlay import COLOURS
+from segkit.priors import count_priors
 
 EXAMPLES = """examples:
   python tools/inspect_data.py                                   # built-in phantoms
@@ -161,6 +162,7 @@ def views(batch, augment, *, patch, manifest, seed, channel, columns):
 
     image, label, spacing_mm = batch
     rows, options = len(image), {"patch": patch, "num_classes": len(manifest["classes"])}
+    options["priors"] = count_priors(manifest["channels"])
     middle = slice(None) if len(patch) == 2 else (slice(None), patch[0] // 2)
     part = ... if is_colour(manifest) else (..., channel)
 

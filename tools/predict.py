@@ -79,7 +79,7 @@ def predict(args):
     if args.devices != "auto":  # "auto": TensorFlow's own choice, the first GPU if there is one
         make_strategy(f"{args.devices}:1")
     run = load_run(args.run)
-    channels = run.manifest["channels"]
+    channels = run.channels
     if image.num_channels != len(channels):
         raise DataError(
             f"the run takes {len(channels)} channel(s) ({', '.join(channels)}), --input has "

@@ -56,6 +56,18 @@ def parse_args(argv):
         help="share of the patients held back for testing, such as 0.2 (default 0)",
     )
     add("--seed", type=int, default=0, help="key of the split (default 0)")
+    add_preparation(add)
+    add("--verify", action="store_true", help="only check the data set in --out")
+    args = parser.parse_args(argv)
+    if not args.verify and (args.source is None or args.layout is None):
+        parser.error("give --source and --layout, or --verify")
+    if args.workers < 1:
+        parser.error(f"--workers must be at least 1, got {args.workers}")
+    return args
+
+
+def add_preparation(add):
+    """Adds the options that do not depend on how cases are split."""
     add("--workers", type=int, default=os.cpu_count(), help="processes (default: one per CPU)")
     add(
         "--spacing",
@@ -81,46 +93,54 @@ def parse_args(argv):
     )
     add("--skip-bad", action="store_true", help="leave out cases that cannot be used")
     add("--overwrite", action="store_true", help="replace another data set in --out")
-    add("--verify", action="store_true", help="only check the data set in --out")
-    args = parser.parse_args(argv)
-    if not args.verify and (args.source is None or args.layout is None):
-        parser.error("give --source and --layout, or --verify")
-    if args.workers < 1:
-        parser.error(f"--workers must be at least 1, got {args.workers}")
-    return args
 
 
 def prepare(args):
     """Converts and prints a summary."""
-    start = time.monotonic()
-    layout_options = parse_layout_options(args.layout, args.layout_option)
-    dataset = scan_source(args.layout, args.source, **layout_options)
-    from data_prep.convert import Options  # scipy and protobuf: after the checks
-    from data_prep.convert import convert
+    dataset, layout_options = scan(args)
+    splits = {name: getattr(args, name) for name in ("splits", "folds", "test_share", "seed")}
+    options = make_options(args, layout_options, **splits)
+    with Progress() as progress:
+        return convert_dataset(args, dataset, options, progress)
 
-    options = Options(
+
+def scan(args):
+    """Returns the `RawDataset` of --source, and the options of its layout."""
+    layout_options = parse_layout_options(args.layout, args.layout_option)
+    return scan_source(args.layout, args.source, **layout_options), layout_options
+
+
+def make_options(args, layout_options, **more):
+    """Returns the `Options` of a conversion; `more` are those that `add_preparation` lacks."""
+    from data_prep.convert import Options  # scipy and protobuf: after the checks
+
+    return Options(
         layout=args.layout,
         layout_options=layout_options,
-        splits=args.splits,
-        folds=args.folds,
-        test_share=args.test_share,
-        seed=args.seed,
         spacing_mm=parse_spacing(args.spacing),
         orientation=args.orientation,
         chunk=args.chunk,
         chunk_overlap=args.chunk_overlap,
         skip_bad=args.skip_bad,
+        **more,
     )
-    with Progress() as progress:
-        manifest, written = convert(
-            dataset,
-            args.out,
-            source=args.source,
-            options=options,
-            workers=args.workers,
-            overwrite=args.overwrite,
-            progress=progress,
-        )
+
+
+def convert_dataset(args, dataset, options, progress):
+    """Writes a data set, shows how far it is by `progress`, and prints a summary."""
+    from data_prep.convert import convert
+
+    start = time.monotonic()
+    manifest, written = convert(
+        dataset,
+        args.out,
+        source=args.source,
+        options=options,
+        workers=args.workers,
+        overwrite=args.overwrite,
+        progress=progress,
+    )
+    progress.close()
     if not written:
         print(f"{args.out} is up to date: same sources, same options, all shards in place.")
     summarise(manifest)
@@ -209,6 +229,10 @@ class Progress:
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Ends the bar that is shown."""
         if self.bar is not None:
             self.bar.close()
 
@@ -224,7 +248,7 @@ class Progress:
 
     def _begin(self, stage, total):
         self.stage, self.tenth = stage, 0
-        self.__exit__()
+        self.close()
         if sys.stderr.isatty():
             from tqdm import tqdm
 

@@ -19,6 +19,7 @@ from segkit.errors import nearest
 from segkit.losses import LOSSES
 from segkit.models import MODELS
 from segkit.outputs import read_outputs
+from segkit.priors import count_priors
 from segkit.tables import named_options
 from segkit.training import AVERAGES
 from segkit.training import OPTIMIZERS
@@ -219,11 +220,13 @@ def train(args, config, folder, data, manifest):
         "memory_bytes": config.data.memory_mb << 20,
     }
     augment = Augmentation(**vars(config.augment))
-    check(parse_policy(augment.policy), shape[:-1], shape[-1], num_classes)
+    priors = count_priors(manifest["channels"])
+    check(parse_policy(augment.policy), shape[:-1], shape[-1] - priors, num_classes)
     on_device = augment.placement == "device"
+    prepare = None
     if on_device:
         check_pairs(augment.policy, config.train.batch_size, strategy.num_replicas_in_sync)
-    prepare = device_augmentation(augment, common["patch_size"], num_classes) if on_device else None
+        prepare = device_augmentation(augment, common["patch_size"], num_classes, priors=priors)
 
     def build():
         channels = outputs.num_channels

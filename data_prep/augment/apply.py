@@ -39,7 +39,7 @@ class Keys(NamedTuple):
     batch: object
 
 
-def augment_record(record, start, patch, keys, steps, *, num_classes, order=1):
+def augment_record(record, start, patch, keys, steps, *, num_classes, order=1, priors=0):
     """Cuts an augmented patch out of a stored chunk, for `tf.data`. Mixing is left to `mix`.
 
     Args:
@@ -50,11 +50,13 @@ def augment_record(record, start, patch, keys, steps, *, num_classes, order=1):
         steps: From `policy.parse_policy`.
         num_classes: Number of classes of the label, background included.
         order: Order of the image's interpolation, 0, 1 or 3.
+        priors: Number of channels, the last ones, that no change of intensity touches: they are
+            what a first stage found.
 
     Returns:
         `(image, label)`: float32 `(*patch, c)`, and `(*patch,)` of the label's dtype.
     """
-    channels = record["image"].shape[-1]
+    channels = record["image"].shape[-1] - priors
     space = make_space(patch, record["spacing_mm"][None], channels, num_classes)
     draws = _draws(steps, keys, channels)
     placed = place(steps, draws, space)
@@ -62,7 +64,9 @@ def augment_record(record, start, patch, keys, steps, *, num_classes, order=1):
     return _change_intensity(image, steps, draws, space)[0], label[0]
 
 
-def augment_batch(image, label, keys, steps, *, patch, spacing_mm, num_classes, order=1, log=None):
+def augment_batch(
+    image, label, keys, steps, *, patch, spacing_mm, num_classes, order=1, priors=0, log=None
+):
     """Augments a batch of patches, mixing included, eagerly or inside a training step.
 
     Args:
@@ -75,6 +79,7 @@ def augment_batch(image, label, keys, steps, *, patch, spacing_mm, num_classes, 
         spacing_mm: Voxel size, shape `(batch, 3)`; a slice's depth counts for nothing.
         num_classes: Number of classes of the label, background included.
         order: Order of the image's interpolation, 0, 1 or 3.
+        priors: As in `augment_record`.
         log: Dict to which all draws are written, `"rotation.degrees"` and the like, or `None`.
 
     Returns:
@@ -91,7 +96,7 @@ def augment_batch(image, label, keys, steps, *, patch, spacing_mm, num_classes, 
     as_volume = (1,) * (3 - len(patch)) + tuple(patch)
     if len(patch) == 2:
         image, label = image[:, None], label[:, None]
-    space = make_space(as_volume, spacing_mm, image.shape[-1], num_classes)
+    space = make_space(as_volume, spacing_mm, image.shape[-1] - priors, num_classes)
     draws = _draws(steps, keys, space.channels, log)
     placed = place(steps, draws, space)
     image, label = read_batch(image, label, as_volume, placed, order=order, warping=warps(steps))
@@ -100,10 +105,11 @@ def augment_batch(image, label, keys, steps, *, patch, spacing_mm, num_classes, 
     return (image[:, 0], label[:, 0]) if len(patch) == 2 else (image, label)
 
 
-def mix(image, label, keys, steps, spacing_mm, num_classes):
+def mix(image, label, keys, steps, spacing_mm, num_classes, priors=0):
     """Does a policy's mixing alone, for batches from `augment_record`; else as `augment_batch`."""
     steps = [step for step in steps if step.name in MIXING]
     options = {"patch": image.shape[1:-1], "spacing_mm": spacing_mm, "num_classes": num_classes}
+    options["priors"] = priors  # the numbers drawn depend on how many channels are left
     return augment_batch(image, label, keys, steps, **options) if steps else (image, label)
 
 
@@ -113,7 +119,7 @@ def check(steps, patch, channels, num_classes):
     Args:
         steps: From `policy.parse_policy`.
         patch: Side lengths, two or three ints.
-        channels: Number of channels of the image.
+        channels: Number of channels of the image, without priors.
         num_classes: Number of classes of the label, background included.
 
     Raises:
@@ -173,10 +179,14 @@ def _draws(steps, keys, channels, log=None):
 
 
 def _change_intensity(image, steps, draws, space):
-    """Applies the steps of intensity to `(batch, d, h, w, c)`; inside, channels come first."""
+    """Applies the steps of intensity to `(batch, d, h, w, c)`, priors apart.
+
+    Inside, channels come first.
+    """
     chosen = [(s, d) for s, d in zip(steps, draws, strict=True) if s.name in INTENSITY]
     if not chosen:
         return image
+    image, priors = image[..., : space.channels], image[..., space.channels :]
     image = tf.transpose(image, (0, 4, 1, 2, 3))
     for step, random in chosen:
         applied = random.chance("applied", step.probability)
@@ -188,7 +198,8 @@ def _change_intensity(image, steps, draws, space):
             ),
             lambda image=image: image,
         )
-    return tf.transpose(image, (0, 2, 3, 4, 1))
+    image = tf.transpose(image, (0, 2, 3, 4, 1))
+    return tf.concat([image, priors], axis=-1) if priors.shape[-1] else image
 
 
 def _mix(image, label, steps, draws, space):

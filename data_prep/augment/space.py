@@ -14,7 +14,7 @@ class Space(NamedTuple):
     Attributes:
         patch: Side lengths `(depth, height, width)` in voxels; a slice has depth 1.
         spacing_mm: float32, shape `(batch, 3)`: size of a voxel.
-        channels: Number of channels of the image.
+        channels: Number of channels of the image, without priors.
         num_classes: Number of classes of the label, background included.
         thin: bool, shape `(batch, 3)`: axes across which nothing rotates, scales or deforms.
     """

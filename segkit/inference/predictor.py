@@ -8,8 +8,10 @@ from segkit.errors import DataError
 from segkit.errors import ShapeError
 from segkit.inference.prepare import prepare
 from segkit.inference.prepare import restore
+from segkit.inference.priors import append_priors
 from segkit.inference.sliding_window import mirrored
 from segkit.inference.sliding_window import sliding_window
+from segkit.priors import planned_priors
 from segkit.volume import Volume
 
 
@@ -20,12 +22,22 @@ class Predictor(tf.Module):
 
     Attributes:
         orientation: Axis letters in which images are expected.
-        num_channels: Channels that the network takes.
+        num_channels: Channels of images; behind them the network takes those of a first stage.
         num_classes: Channels of its logits: classes, background included, or regions.
         class_order: Class that each region paints; empty where channels are classes.
     """
 
-    def __init__(self, model, preprocess, patch_size, *, class_order=(), overlap=0.5, mirror=False):
+    def __init__(
+        self,
+        model,
+        preprocess,
+        patch_size,
+        *,
+        first=None,
+        class_order=(),
+        overlap=0.5,
+        mirror=False,
+    ):
         """Wraps a trained model.
 
         Args:
@@ -33,6 +45,9 @@ class Predictor(tf.Module):
             preprocess: The manifest's `"preprocess"` entry.
             patch_size: Side lengths that the model was trained on: two for slices, three for
                 volumes.
+            first: `None`, or the first stage of a cascade: a `Predictor`, or a `tf.Module` with
+                its `orientation`, `num_channels` and `segment`. What it finds in an image becomes
+                its last channels, see `append_priors`.
             class_order: Class index that each region paints, for a model of regions, see
                 `segkit.regions.class_map`.
             overlap: Share of a tile that the next one covers again, in [0, 1).
@@ -40,7 +55,7 @@ class Predictor(tf.Module):
 
         Raises:
             ConfigError: If `overlap` is out of range.
-            ShapeError: If model, patch size and preprocessing do not fit each other.
+            ShapeError: If model, patch size, preprocessing and first stage do not fit each other.
         """
         super().__init__(name="predictor")
         if not 0 <= overlap < 1:
@@ -55,8 +70,15 @@ class Predictor(tf.Module):
                 f"the model takes {channels} channel(s), the data set has "
                 f"{len(preprocess['normalization'])}. Use the data set that it was trained on."
             )
+        priors = planned_priors(preprocess["normalization"])
+        if first is not None and first.num_channels != channels - priors:
+            raise ShapeError(
+                f"the first stage takes {first.num_channels} channel(s), and the data set has "
+                f"{channels - priors} beside its priors. Use the first stage that made them."
+            )
         self.orientation = preprocess["orientation"]
-        self.num_channels = channels
+        self.num_channels = channels if first is None else first.num_channels
+        self._first, self._network_channels = first, channels
         self.num_classes, self.class_order = model.output_shape[-1], tuple(class_order)
         # Listed once and without the model, which would be saved with a second copy of each.
         self._weights = [variable.value for variable in model.variables]
@@ -74,14 +96,15 @@ class Predictor(tf.Module):
         """Returns the logits of a prepared image.
 
         Args:
-            prepared: float32, shape `(d, h, w, channels)`, such as a record holds.
+            prepared: float32, shape `(d, h, w, channels)`, such as a record holds: priors are
+                among its channels.
             on_tile: `None`, or called as `on_tile(done, total)` after each tile.
 
         Returns:
             float32, shape `(d, h, w, num_classes)`.
         """
         prepared = tf.convert_to_tensor(prepared, tf.float32)
-        prepared = tf.ensure_shape(prepared, (None, None, None, self.num_channels))
+        prepared = tf.ensure_shape(prepared, (None, None, None, self._network_channels))
         return self._slide(prepared, on_tile)
 
     def segment(self, image, spacing_mm, on_tile=None):
@@ -112,6 +135,9 @@ class Predictor(tf.Module):
     def _run(self, image, spacing_mm, on_tile, with_probabilities):
         image = tf.convert_to_tensor(image, tf.float32)
         spacing_mm = tf.convert_to_tensor(spacing_mm, tf.float32)
+        if self._first is not None:
+            count = self._network_channels - self.num_channels
+            image = append_priors(image, spacing_mm, self._first, self.orientation, count, on_tile)
         prepared, crop = self._prepare(image, spacing_mm)
         logits = self.logits(prepared, on_tile)
         return self.restore(logits, crop, tf.shape(image)[:3], with_probabilities)
@@ -130,6 +156,8 @@ class Predictor(tf.Module):
 def predictor_of(run, *, overlap=None, mirror=None):
     """Returns the `Predictor` of a trained run.
 
+    The first stage of a cascade keeps its own settings, those that it made the priors with.
+
     Args:
         run: What `segkit.training.run.load_run` returned.
         overlap: As for `Predictor`; `None` for the run's own setting.
@@ -140,6 +168,7 @@ def predictor_of(run, *, overlap=None, mirror=None):
         run.model,
         run.manifest["preprocess"],
         run.config.data.patch_size,
+        first=None if run.first is None else predictor_of(run.first),
         class_order=run.outputs.class_order,
         overlap=settings.overlap if overlap is None else overlap,
         mirror=settings.mirror if mirror is None else mirror,

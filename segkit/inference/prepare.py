@@ -6,6 +6,8 @@ centres, clamped at the edges; and the way back. Shapes may all be dynamic.
 
 import tensorflow as tf
 
+from segkit.priors import SCHEME
+from segkit.priors import planned_priors
 from segkit.regions import class_map
 
 
@@ -23,8 +25,14 @@ def prepare(image, spacing_mm, preprocess):
         `[low, high)` of `image` that it covers.
     """
     size = tf.shape(image)[:3]
+    # To nanometres: a spacing in float32 must give the lengths that the conversion gave.
+    spacing_mm = tf.round(tf.cast(spacing_mm, tf.float64) * 1e6) / 1e6
     crop = tf.stack([tf.zeros_like(size), size], axis=1)
-    if preprocess["crop_to_nonzero"]:
+    margin_mm = preprocess.get("roi_margin_mm")
+    if margin_mm is not None:
+        priors = planned_priors(preprocess["normalization"])
+        crop = widened(nonzero_box(image[..., -priors:]), size, spacing_mm, margin_mm)
+    elif preprocess["crop_to_nonzero"]:
         crop = nonzero_box(image)
     low, high = tf.unstack(crop, axis=1)
     size = high - low
@@ -33,8 +41,6 @@ def prepare(image, spacing_mm, preprocess):
     schemes = zip(channels, preprocess["normalization"], strict=True)
     image = tf.stack([normalise(channel, scheme) for channel, scheme in schemes], axis=-1)
     if preprocess["spacing_mm"] is not None:
-        # To nanometres: a spacing in float32 must give the lengths that the conversion gave.
-        spacing_mm = tf.round(tf.cast(spacing_mm, tf.float64) * 1e6) / 1e6
         ratio = spacing_mm / tf.constant(preprocess["spacing_mm"], tf.float64)
         resampled = tf.cast(tf.round(ratio * tf.cast(size, tf.float64)), tf.int32)
         resampled = tf.where(size == 1, 1, tf.maximum(resampled, 1))
@@ -63,19 +69,36 @@ def nonzero_box(image):
     return tf.convert_to_tensor(box)
 
 
+def widened(box, shape, spacing_mm, margin_mm):
+    """Returns a box with a margin on every side, as `data_prep.preprocess.widened`.
+
+    Args:
+        box: int32, shape `(3, 2)`.
+        shape: int32, shape `(3,)`: voxels of the image.
+        spacing_mm: float64, shape `(3,)`: their size, rounded to nanometres.
+        margin_mm: Least margin, in mm.
+    """
+    steps = tf.math.ceil(tf.round(margin_mm / spacing_mm * 1e6) / 1e6)
+    steps = tf.cast(tf.minimum(steps, tf.cast(shape, tf.float64)), tf.int32)
+    low, high = tf.unstack(box, axis=1)
+    return tf.stack([tf.maximum(low - steps, 0), tf.minimum(high + steps, shape)], axis=1)
+
+
 def normalise(channel, scheme):
     """Returns one channel with normalised intensities.
 
     Args:
         channel: float32, shape `(depth, height, width)`.
-        scheme: `zscore`, `ct` or `rescale` with its numbers, as `data_prep.preprocess.normalise`
-            describes them.
+        scheme: `zscore`, `ct` or `rescale` with its numbers, or `prior`, as
+            `data_prep.preprocess.normalise` describes them.
     """
     if scheme["scheme"] == "ct":
         clipped = tf.clip_by_value(channel, *scheme["clip"])
         return (clipped - scheme["mean"]) / max(scheme["std"], 1e-8)
     if scheme["scheme"] == "rescale":
         return (channel - scheme["low"]) / (scheme["high"] - scheme["low"])
+    if scheme["scheme"] == SCHEME:
+        return channel
     ones = tf.ones_like(channel)
     inside = tf.where(channel != 0, ones, 0.0) if scheme["masked"] else ones
     count = tf.maximum(_sum(inside), 1.0)

@@ -19,8 +19,11 @@ from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.errors import writing
 from segkit.outputs import read_outputs
+from segkit.priors import count_priors
+from segkit.priors import without_priors
 from segkit.training.checkpoint import list_checkpoints
 
+FIRST_STAGE = "first_stage"  # of a cascade: a run folder, in the data set and in its runs
 PACKAGES = ("tensorflow", "keras", "numpy")
 
 
@@ -33,12 +36,19 @@ class Run:
         config: Its resolved configuration.
         manifest: The manifest of the data set that it was trained on.
         model: `keras.Model` with the best weights found; gives float32 logits.
+        first: The run that finds what the last channels of this one are, or `None`.
     """
 
     folder: Path
     config: Config
     manifest: dict
     model: object
+    first: "Run | None" = None
+
+    @property
+    def channels(self):
+        """Names of the channels of an image to predict: the data set's without priors."""
+        return without_priors(self.manifest["channels"])
 
     @property
     def outputs(self):
@@ -59,6 +69,8 @@ def check_new(folder):
 def create_run(folder, config, manifest):
     """Makes a new run folder with config, manifest and a record of the environment.
 
+    The first stage of a cascade is copied from the data set to the run.
+
     Args:
         folder: Folder to make.
         config: A `Config`.
@@ -66,7 +78,7 @@ def create_run(folder, config, manifest):
 
     Raises:
         ConfigError: If the folder holds a run that can be resumed.
-        DataError: If it cannot be written.
+        DataError: If it cannot be written, or the data set's first stage is gone.
     """
     folder = Path(folder)
     check_new(folder)
@@ -79,6 +91,8 @@ def create_run(folder, config, manifest):
         (folder / "dataset.json").write_text(text, encoding="utf-8")
         record = json.dumps(_environment(text), indent=1)
         (folder / "environment.json").write_text(record, encoding="utf-8")
+        if count_priors(manifest["channels"]):
+            _copy_first_stage(Path(config.data.path), folder)
 
 
 def save_model(model, path):
@@ -143,7 +157,7 @@ def load_run(folder):
         A `Run`.
 
     Raises:
-        DataError: If the folder is no run, or has no trained model yet.
+        DataError: If the folder is no run, has no trained model yet, or lacks its first stage.
     """
     import keras
 
@@ -159,7 +173,28 @@ def load_run(folder):
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{folder} is damaged: {reason} Train it again.") from None
-    return Run(folder, load_config(folder / "config.yaml"), manifest, model)
+    first = _load_first_stage(folder) if count_priors(manifest["channels"]) else None
+    return Run(folder, load_config(folder / "config.yaml"), manifest, model, first)
+
+
+def _load_first_stage(folder):
+    if not (folder / FIRST_STAGE).is_dir():
+        raise DataError(
+            f"{folder} is the second stage of a cascade, but has no folder {FIRST_STAGE}. Copy it "
+            "from the data set that the run was trained on."
+        )
+    return load_run(folder / FIRST_STAGE)
+
+
+def _copy_first_stage(data, folder):
+    source = data / FIRST_STAGE
+    if not source.is_dir():
+        raise DataError(
+            f"{data} has channels of a first stage, but no folder {FIRST_STAGE}. Make the data set "
+            "with tools/cascade.py."
+        )
+    shutil.rmtree(folder / FIRST_STAGE, ignore_errors=True)
+    shutil.copytree(source, folder / FIRST_STAGE)
 
 
 def _environment(manifest_text):

@@ -1,0 +1,240 @@
+"""Prepares a data set for the second stage of a cascade: what a first stage finds are channels."""
+
+import argparse
+import json
+import os
+import runpy
+import shutil
+import sys
+from dataclasses import replace
+from functools import cache
+from functools import partial
+from pathlib import Path
+
+from data_prep.layouts import LAYOUTS
+from data_prep.manifest import file_sha256
+from data_prep.manifest import load_manifest
+from data_prep.manifest import write_json
+from segkit.errors import DataError
+from segkit.errors import SegkitError
+from segkit.errors import exit_code
+from segkit.errors import writing
+from segkit.outputs import read_outputs
+from segkit.priors import without_priors
+
+TOOLS = Path(__file__).resolve().parent
+PREPARE = runpy.run_path(str(TOOLS / "prepare_data.py"))
+MEND = "Free some space, then repeat the command."
+RECORD = "proposals.json"
+AGAIN = "Give --overwrite to replace the data set, or another --out."
+
+EXAMPLES = """examples:
+  python tools/prepare_data.py --source RAW --layout msd --out data/low --spacing 2,2,2
+  python tools/cross_validate.py --model unet3d --data data/low --out runs/cv-low
+  python tools/cascade.py --first runs/cv-low --source RAW --layout msd --out data/cascade
+  python tools/train.py --model unet3d --data data/cascade
+
+  python tools/cascade.py --first runs/cv-low --source RAW --layout msd --out data/roi \\
+      --roi-margin 10                      # the second stage sees what is near the first's only
+
+Every case is segmented by a network that was not trained on it. A command that was interrupted
+goes on when it is repeated.
+"""
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--first", required=True, metavar="FOLDER", help="of tools/cross_validate.py, all folds")
+    add("--source", required=True, help="the raw data that the first stage's were prepared from")
+    add("--layout", required=True, help=f"how it is organised: {', '.join(LAYOUTS)}")
+    add("--out", required=True, help="folder of the prepared data set")
+    add(
+        "--roi-margin",
+        type=float,
+        metavar="MM",
+        help="cut off all that is farther than this from what the first stage finds",
+    )
+    add("--devices", default="auto", choices=("auto", "cpu", "gpu"), help="default: auto")
+    PREPARE["add_preparation"](add)
+    args = parser.parse_args(argv)
+    if args.workers < 1:
+        parser.error(f"--workers must be at least 1, got {args.workers}")
+    return args
+
+
+def main(argv=None):
+    """Runs the tool and returns its exit code, see `segkit.errors.exit_code`."""
+    return exit_code(cascade, parse_args(argv), interrupted="run the same command to go on.")
+
+
+def cascade(args):
+    """Segments what is missing, converts, and prints a summary."""
+    dataset, layout_options = PREPARE["scan"](args)
+    out = Path(args.out)
+    stage = Networks(Path(args.first), out / "first_stage", args.devices)
+    stage.check_channels(dataset)
+    options = PREPARE["make_options"](
+        args,
+        layout_options,
+        roi_margin_mm=args.roi_margin,
+        first_stage=stage.about,
+        **stage.splits,
+    )
+    from data_prep.priors import with_priors
+    from data_prep.splits import split_cases
+
+    splits = stage.check_splits(split_cases(dataset, options))
+    with PREPARE["Progress"]() as progress, writing(out, MEND):
+        proposals = begin(out, dataset, stage.about, args, partial(progress, "hashing sources"))
+        stage.save()
+        propose(dataset, splits, stage, proposals, args.skip_bad, partial(progress, "segmenting"))
+        dataset = with_priors(dataset, proposals, stage.classes)
+        PREPARE["convert_dataset"](args, dataset, options, progress)
+
+
+class Networks:
+    """The first stage that a cross-validation is: each case by the fold that did not train on it.
+
+    Attributes:
+        about: What makes two first stages the same, for the record.
+        classes: Class name -> value in its label maps, background first.
+        splits: Options of its data set that say how cases are split.
+    """
+
+    def __init__(self, folder, saved, devices):
+        """Reads what the folds say of themselves; networks are loaded when they are needed.
+
+        Args:
+            folder: Folder of tools/cross_validate.py.
+            saved: Where `save` writes.
+            devices: As of tools/predict.py.
+
+        Raises:
+            DataError: A fold is not trained to its end.
+        """
+        if not (folder / "fold0").is_dir():
+            raise DataError(f"{folder} has no fold0. Give a folder of tools/cross_validate.py.")
+        self.ensemble = runpy.run_path(str(TOOLS / "ensemble.py"))
+        self.folder, self.saved, self.devices = folder, saved, devices
+        self.folders = self.ensemble["fold_folders"](folder)
+        self.manifest = load_manifest(self.folders[0])
+        networks = {path.name: file_sha256(path / "model.keras") for path in self.folders}
+        self.about = {"data": self.manifest["name"], "networks": networks}
+        classes = read_outputs(self.manifest["classes"], {}).classes
+        self.classes = {entry["name"]: entry["value"] for entry in classes}
+        options = {"test_share": 0.0, **self.manifest["options"]}
+        self.splits = {name: options[name] for name in ("splits", "folds", "test_share", "seed")}
+
+    def check_channels(self, dataset):
+        """Refuses images that the networks were not trained for."""
+        channels = without_priors(self.manifest["channels"])
+        if channels != list(dataset.channels):
+            raise DataError(
+                f"the first stage takes the channels {', '.join(channels)}, the source has "
+                f"{', '.join(dataset.channels)}. Give the source that it was prepared from."
+            )
+
+    def check_splits(self, splits):
+        """Returns the splits of the cases that the networks know; refuses other splits."""
+        known = {case: entry["split"] for case, entry in self.manifest["cases"].items()}
+        for case, split in splits.items():
+            if known.get(case, split) != split:
+                raise DataError(
+                    f"the split of cases is not the first stage's: {case} is in {split}, and was "
+                    f"in {known[case]} there, so a network would segment cases that it has "
+                    "trained on. Give the source and --layout-option that it was prepared with."
+                )
+        return {case: split for case, split in splits.items() if case in known}
+
+    def segmenter(self, split):
+        """Returns the function from a `Volume` of a split to class indices on its grid."""
+        use(self.devices)
+        from segkit.inference.predictor import predict_volume
+        from segkit.inference.predictor import predictor_of
+        from segkit.training.run import load_run
+
+        run = load_run(self.saved if split == "test" else self.folder / split)
+        return partial(predict_volume, predictor_of(run))
+
+    def save(self):
+        """Writes the mean of the networks as a run, if it is not there."""
+        if (self.saved / "model.keras").is_file():
+            return
+        use(self.devices)
+        runs = self.ensemble["load_members"](self.folders)
+        self.ensemble["check_alike"](runs)
+        from segkit.models.ensemble import average
+
+        config, manifest = runs[0].config, runs[0].manifest
+        # No fold is held out, so that scoring one as if it were is refused.
+        config = replace(config, data=replace(config.data, fold=manifest["folds"]))
+        about = {"members": [str(path) for path in self.folders]}
+        network = average([run.model for run in runs])
+        self.ensemble["save_run"](self.saved, config, network, manifest, about)
+
+
+@cache
+def use(devices):
+    """Loads TensorFlow, with the devices that are asked for."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from segkit.training.devices import make_strategy
+
+    if devices != "auto":  # "auto": TensorFlow's own choice, the first GPU if there is one
+        make_strategy(f"{devices}:1")
+
+
+def begin(out, dataset, about, args, progress):
+    """Returns the folder of proposals, rid of those of other networks or for other images."""
+    from data_prep.convert import hash_sources
+    from data_prep.priors import prior_path
+
+    folder = out / "proposals"
+    record = {"first_stage": about, "cases": {}}
+    if args.overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(out / "first_stage", ignore_errors=True)
+    elif (folder / RECORD).is_file():
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if record["first_stage"] != about:
+            raise DataError(f"{folder} was made by another first stage. {AGAIN}")
+    elif (out / "conversion.json").is_file():
+        raise DataError(f"{out} holds a data set that is no cascade's. {AGAIN}")
+    folder.mkdir(parents=True, exist_ok=True)
+    digests = hash_sources(dataset, args.workers, progress)
+    for case, digest in record["cases"].items():
+        if digests.get(case) != digest:
+            prior_path(folder, case).unlink(missing_ok=True)
+    write_json(folder / RECORD, {"first_stage": about, "cases": digests})
+    return folder
+
+
+def propose(dataset, splits, stage, folder, skip_bad, progress):
+    """Writes the label maps that are missing, one split after another."""
+    from data_prep.preprocess import to_values
+    from data_prep.priors import prior_path
+    from segkit.io.nifti import write_nifti
+
+    cases = [case for case in dataset.cases if case.id in splits]
+    missing = [case for case in cases if not prior_path(folder, case.id).is_file()]
+    loaded = None
+    for case in sorted(missing, key=lambda case: splits[case.id]):
+        if splits[case.id] != loaded:
+            loaded = splits[case.id]
+            segment = stage.segmenter(loaded)
+        try:
+            found = segment(dataset.read(case)[0])
+        except SegkitError as error:
+            if not skip_bad:
+                raise type(error)(f"case {case.id}: {error}") from None
+        else:
+            found = replace(found, array=to_values(found.array, stage.classes))
+            write_nifti(prior_path(folder, case.id), found)
+        missing.remove(case)
+        progress(len(cases) - len(missing), len(cases))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
