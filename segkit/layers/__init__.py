@@ -5,9 +5,12 @@ from segkit.tables import load
 LAYERS = {
     "instance_normalization": "segkit.layers.instance_norm:InstanceNormalization",
     "batch_normalization": "segkit.layers.batch_norm:BatchNormalization",
+    "depthwise_convolution": "segkit.layers.depthwise:DepthwiseConvolution",
+    "depthwise_convolution_transpose": "segkit.layers.depthwise:DepthwiseConvolutionTranspose",
     "bilinear": "segkit.layers.bilinear:Bilinear",
     "dropout": "segkit.layers.dropout:Dropout",
     "stochastic_depth": "segkit.layers.stochastic_depth:StochasticDepth",
+    "linear_upsampling": "segkit.layers.linear_upsampling:LinearUpsampling",
     "mean_probabilities": "segkit.layers.mean_probabilities:MeanProbabilities",
 }
 

@@ -9,14 +9,14 @@ AXES = {2: ("height", "width"), 3: ("depth", "height", "width")}
 
 
 def check_input(model, num_classes, input_shape, *, rank, multiple):
-    """Checks the number of classes, and that the input can be halved as often as needed.
+    """Checks the number of classes, and that the input can be shrunk as often as needed.
 
     Args:
         model: Name of the network, for the messages.
         num_classes: Number of classes, background included.
         input_shape: `(*spatial, channels)`; sides may be `None`.
         rank: Number of spatial axes that the network works on.
-        multiple: Every fixed side must be a multiple of this.
+        multiple: Every fixed side must be a multiple of this; one number, or one per axis.
 
     Raises:
         ConfigError: If there are fewer than two classes.
@@ -31,11 +31,12 @@ def check_input(model, num_classes, input_shape, *, rank, multiple):
             f"{model} is {rank}-D and needs input_shape ({', '.join(AXES[rank])}, channels), "
             f"got {input_shape}. Use a {rank}-D patch, or a network for {5 - rank}-D."
         )
-    for axis, side in zip(AXES[rank], input_shape, strict=False):
-        if side is not None and (side < 1 or side % multiple):
-            padded = max(1, -(-side // multiple)) * multiple
+    factors = (multiple,) * rank if isinstance(multiple, int) else multiple
+    for axis, side, factor in zip(AXES[rank], input_shape, factors, strict=False):
+        if side is not None and (side < 1 or side % factor):
+            padded = max(1, -(-side // factor)) * factor
             raise ShapeError(
-                f"{model} needs a {axis} that is a multiple of {multiple}, got {side}. "
+                f"{model} needs a {axis} that is a multiple of {factor}, got {side}. "
                 f"Pad it to {padded}, or pass None."
             )
 
