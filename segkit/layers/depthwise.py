@@ -112,14 +112,12 @@ def convolve(x, kernel):
 
 def spread(x, strides):
     """Returns `x` `(batch, *spatial, channels)` with `stride - 1` zeros after each voxel."""
-    batch, *sides, channels = ops.shape(x)
-    apart, padding, joined = [batch], [(0, 0)], [batch]
-    for side, stride in zip(sides, strides, strict=True):
-        apart += [side, 1]
-        padding += [(0, 0), (0, stride - 1)]
-        joined.append(side * stride)
-    x = ops.pad(ops.reshape(x, (*apart, channels)), [*padding, (0, 0)])
-    return ops.reshape(x, (*joined, channels))
+    for axis, stride in enumerate(strides, start=1):
+        shape = list(ops.shape(x))
+        shape[axis] = shape[axis] * stride
+        x = ops.stack([x] + [ops.zeros_like(x)] * (stride - 1), axis + 1)
+        x = ops.reshape(x, shape)
+    return x
 
 
 def flip(kernel):

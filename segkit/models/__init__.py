@@ -6,6 +6,9 @@ from segkit.tables import load
 MODELS = {
     "unet": "segkit.models.unet:unet",
     "unet3d": "segkit.models.unet:unet3d",
+    "vnet": "segkit.models.vnet:vnet",
+    "mednext": "segkit.models.mednext:mednext",
+    "deeplabv3plus": "segkit.models.deeplabv3plus:deeplabv3plus",
     "fcn32s": "segkit.models.fcn:fcn32s",
     "fcn16s": "segkit.models.fcn:fcn16s",
     "fcn8s": "segkit.models.fcn:fcn8s",

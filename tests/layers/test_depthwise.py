@@ -13,6 +13,7 @@ CASES = [
     ((5, 6), (3, 3), (2, 1)),
     ((4, 5, 6), (3, 1, 5), (1, 1, 1)),
     ((4, 6, 5), (3, 3, 3), (2, 1, 2)),
+    ((2, 3, 4), (3, 3, 3), (2, 2, 2)),
 ]
 every_case = pytest.mark.parametrize(("sides", "kernel", "strides"), CASES)
 

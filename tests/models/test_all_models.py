@@ -18,6 +18,12 @@ FCN = ((64, 96, 2), {"width": 0.01, "fc_kernel": 3, "dropout": 0.0})
 SMALL = {
     "unet": ((16, 24, 2), {"filters": 8, "downsamplings": 2}),
     "unet3d": ((8, 8, 12, 1), {"filters": 8, "downsamplings": 2}),
+    "vnet": ((4, 8, 12, 2), {"filters": 8, "convs_per_stage": [1, 2], "kernel_size": 3}),
+    "mednext": ((3, 8, 12, 1), {"filters": 8, "strides": [1, [1, 2, 2]]}),
+    "deeplabv3plus": (
+        (32, 48, 2),
+        {"filters": 16, "blocks": [1, 1, 1, 1], "rates": [1, 2], "pyramid_filters": 16},
+    ),
     "fcn32s": FCN,
     "fcn16s": FCN,
     "fcn8s": FCN,
