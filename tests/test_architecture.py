@@ -34,7 +34,13 @@ TABLES = (
 )
 WITH_TENSORFLOW = ("data_prep.pipeline", "data_prep.reader", "data_prep.service")
 HEAVY = ("tensorflow", "keras")
-SHARED = {"__init__", "checks", "ensemble", "axes", "vgg16"}  # modules beside the entries of a table
+SHARED = {
+    "__init__",
+    "checks",
+    "ensemble",
+    "axes",
+    "vgg16",
+}  # modules beside the entries of a table
 
 
 def modules():

@@ -84,7 +84,9 @@ def deeplabv3plus(
     for number, (stride, dilation) in enumerate(STAGES[output_stride]):
         for block in range(1, blocks[number] + 1):
             options = {"stride": stride if block == 1 else 1, "dilation": dilation}
-            x = _residual(conv, x, filters * 2**number, f"stage{number + 1}_block{block}", **options)
+            x = _residual(
+                conv, x, filters * 2**number, f"stage{number + 1}_block{block}", **options
+            )
         stages.append(x)
 
     x = _pyramid(conv, x, pyramid_filters, rates)

@@ -133,7 +133,5 @@ def test_gradient_is_the_same_under_xla():
             value = tf.reduce_sum(layer(x) ** 2)
         return tape.gradient(value, [x, layer.kernel.value])
 
-    for one, other in zip(
-        gradients(x), tf.function(gradients, jit_compile=True)(x), strict=True
-    ):
+    for one, other in zip(gradients(x), tf.function(gradients, jit_compile=True)(x), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
