@@ -43,7 +43,16 @@ TABLES = (
 WITH_TENSORFLOW = ("data_prep.pipeline", "data_prep.reader", "data_prep.service")
 HEAVY = ("tensorflow", "keras")
 # Modules beside the entries of a table.
-SHARED = {"__init__", "checks", "ensemble", "stages", "blocks", "encoder_decoder"}
+SHARED = {
+    "__init__",
+    "axes",
+    "blocks",
+    "checks",
+    "encoder_decoder",
+    "ensemble",
+    "stages",
+    "vgg16",
+}
 
 
 def modules():

@@ -5,6 +5,8 @@ from segkit.tables import load
 LAYERS = {
     "instance_normalization": "segkit.layers.instance_norm:InstanceNormalization",
     "batch_normalization": "segkit.layers.batch_norm:BatchNormalization",
+    "depthwise_convolution": "segkit.layers.depthwise:DepthwiseConvolution",
+    "depthwise_convolution_transpose": "segkit.layers.depthwise:DepthwiseConvolutionTranspose",
     "bilinear": "segkit.layers.bilinear:Bilinear",
     "conv_lstm": "segkit.layers.conv_lstm:ConvLSTM",
     "dropout": "segkit.layers.dropout:Dropout",

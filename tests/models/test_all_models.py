@@ -25,6 +25,12 @@ SMALL = {
     "resenc_unet": ((6, 8, 12, 1), {**PLAN, "n_blocks_per_stage": [1, 2, 1]}),
     "attention_unet": ((6, 8, 12, 1), PLAN),
     "unet_plus_plus": ((6, 8, 12, 1), PLAN),
+    "vnet": ((4, 8, 12, 2), {"filters": 8, "convs_per_stage": [1, 2], "kernel_size": 3}),
+    "mednext": ((3, 8, 12, 1), {"filters": 8, "strides": [1, [1, 2, 2]]}),
+    "deeplabv3plus": (
+        (32, 48, 2),
+        {"filters": 16, "blocks": [1, 1, 1, 1], "rates": [1, 2], "pyramid_filters": 16},
+    ),
     "fcn32s": FCN,
     "fcn16s": FCN,
     "fcn8s": FCN,
