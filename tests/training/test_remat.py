@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -115,29 +116,12 @@ def test_only_what_stages_hand_to_each_other_is_kept():
 
 @pytest.mark.slow
 def test_the_peak_of_memory_is_lower():
-    code = (
-        "import resource, sys, keras, tensorflow as tf\n"
-        "from segkit.layers.step_context import step_context\n"
-        "from segkit.models import build_model\n"
-        "from segkit.training.remat import rematerialized\n"
-        "model = build_model('unet', 2, (512, 512, 1), filters=16, downsamplings=2)\n"
-        "forward = rematerialized(model) if sys.argv[1] == 'remat' else model\n"
-        "weights = [v.value for v in model.trainable_variables]\n"
-        "@tf.function(autograph=False)\n"
-        "def step(images):\n"
-        "    with step_context(tf.zeros((1, 2), tf.uint32)), tf.GradientTape() as tape:\n"
-        "        loss = tf.reduce_mean(forward(images))\n"
-        "    return tape.gradient(loss, weights)\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "step(tf.ones((1, 512, 512, 1)))\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    options = "--model unet --shape 512 512 1 --set filters=16 downsamplings=2 --steps 2".split()
+    script = Path(__file__).parents[2] / "benchmarks" / "remat_memory.py"
+    run = subprocess.run(
+        [sys.executable, script, *options], capture_output=True, text=True, check=True
     )
-    peak = {}
-    for kind in ("keep", "remat"):
-        run = subprocess.run(
-            [sys.executable, "-c", code, kind], capture_output=True, text=True, check=True
-        )
-        peak[kind] = int(run.stdout)
+    peak = {line.split()[0]: float(line.split()[2]) for line in run.stdout.splitlines()}
     assert peak["remat"] < 0.8 * peak["keep"], peak
 
 
