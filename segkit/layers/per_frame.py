@@ -9,8 +9,7 @@ class PerFrame(keras.layers.Wrapper):
     """Applies a layer to each frame of a sequence by itself, with the same weights.
 
     `(batch, length, ...)` becomes `(batch * length, ...)` for the layer and is turned back, so all
-    frames go through it at once. `keras.layers.TimeDistributed` does the same by a vectorized map,
-    which traces the layer in a loop of its own.
+    frames go through it at once, where `keras.layers.TimeDistributed` maps it over the frames.
 
     Not for layers that tell examples apart or mix them, such as dropout or batch normalization:
     the examples that they see are frames.
