@@ -1,0 +1,177 @@
+"""Active contours from balls around seeds, in their morphological form: no step size, no drift.
+
+The morphological operators count voxels, so a contour moves on cubic voxels: an image of another
+spacing is resampled to its smallest voxel side, and the labels are brought back.
+"""
+
+import numpy as np
+
+from segkit.classical.image import check_positive
+from segkit.classical.image import check_size
+from segkit.classical.image import finest
+from segkit.classical.image import nearest_onto
+from segkit.classical.image import resampled
+from segkit.classical.seeds import find_seeds
+from segkit.classical.seeds import grow_classes
+from segkit.errors import ConfigError
+
+MAX_VOXELS = 4_000_000  # some minutes per class and hundred iterations
+
+
+def active_contour(
+    volume,
+    num_classes,
+    *,
+    radius_mm: float | None = None,
+    iterations: int = 100,
+    smoothing: int = 1,
+    balloon: int = 1,
+    sigma_mm: float | None = None,
+    seeds: dict[int, list[list[float]]] | None = None,
+    seed_units: str = "mm",
+    classes: list[int] | None = None,
+):
+    """Geodesic contours: grow from the seeds and come to rest on edges.
+
+    Args:
+        volume: `Volume`, float32 array `(depth, height, width)`, up to 4 million voxels; larger
+            images need the option `grid_mm`.
+        num_classes: Number of classes, background included.
+        radius_mm: Radius of the balls around the seeds that the contour starts from, in mm; `None`
+            for five times the smallest voxel side.
+        iterations: Steps of the contour, a voxel each.
+        smoothing: How often the contour is smoothed per step, 0 to 4.
+        balloon: 1 to grow where there is no edge, -1 to shrink, 0 to do neither.
+        sigma_mm: Standard deviation of the Gaussian before the gradient, in mm; `None` for the
+            smallest voxel side.
+        seeds: Points of each class, see `segkit.classical.seeds`; `None`: found by rule.
+        seed_units: `"mm"` or `"fraction"`.
+        classes: Class of each level of intensity, for the rule.
+
+    Returns:
+        uint8 class indices, shape of the volume; a voxel that two classes reach is of the one
+        with the nearest seed.
+
+    Raises:
+        ConfigError: If the image is too large or an option is out of range.
+
+    Reference:
+        Caselles, Kimmel and Sapiro, "Geodesic active contours", International Journal of Computer
+        Vision 22, 1997; Márquez-Neila, Baumela and Alvarez, "A morphological approach to
+        curvature-based evolution of curves and surfaces", IEEE Transactions on Pattern Analysis
+        and Machine Intelligence 36, 2014, section 5.2; by `skimage.segmentation`.
+    """
+    from skimage.segmentation import inverse_gaussian_gradient
+    from skimage.segmentation import morphological_geodesic_active_contour as evolve
+
+    if balloon not in (-1, 0, 1):
+        raise ConfigError(f"method.balloon must be -1, 0 or 1, got {balloon}.")
+    if sigma_mm is not None:
+        check_positive("sigma_mm", sigma_mm)
+
+    def move(array, start, side_mm):
+        sigma = 1.0 if sigma_mm is None else sigma_mm / side_mm
+        edges = inverse_gaussian_gradient(array / array.std(), sigma=sigma)
+        return evolve(edges, iterations, init_level_set=start, smoothing=smoothing, balloon=balloon)
+
+    return _contours(
+        "active_contour",
+        volume,
+        num_classes,
+        move,
+        radius_mm=radius_mm,
+        iterations=iterations,
+        smoothing=smoothing,
+        seeding={"seeds": seeds, "seed_units": seed_units, "classes": classes},
+    )
+
+
+def chan_vese(
+    volume,
+    num_classes,
+    *,
+    radius_mm: float | None = None,
+    iterations: int = 35,
+    smoothing: int = 1,
+    inside: float = 1.0,
+    outside: float = 1.0,
+    seeds: dict[int, list[list[float]]] | None = None,
+    seed_units: str = "mm",
+    classes: list[int] | None = None,
+):
+    """Contours without edges: the intensities inside and outside become as even as possible.
+
+    Args:
+        volume: `Volume`, float32 array `(depth, height, width)`, up to 4 million voxels; larger
+            images need the option `grid_mm`.
+        num_classes: Number of classes, background included.
+        radius_mm: Radius of the balls around the seeds that the contour starts from, in mm; `None`
+            for five times the smallest voxel side.
+        iterations: Steps of the contour.
+        smoothing: How often the contour is smoothed per step, 0 to 4.
+        inside: Weight of evenness inside; larger makes the region smaller and more even.
+        outside: Weight of evenness outside.
+        seeds: Points of each class, see `segkit.classical.seeds`; `None`: found by rule.
+        seed_units: `"mm"` or `"fraction"`.
+        classes: Class of each level of intensity, for the rule.
+
+    Returns:
+        uint8 class indices, shape of the volume; a voxel that two classes reach is of the one
+        with the nearest seed.
+
+    Raises:
+        ConfigError: If the image is too large or an option is out of range.
+
+    Reference:
+        Chan and Vese, "Active contours without edges", IEEE Transactions on Image Processing 10,
+        2001, equation 3; Márquez-Neila et al. as above, section 5.1; by `skimage.segmentation`.
+    """
+    from skimage.segmentation import morphological_chan_vese as evolve
+
+    check_positive("inside", inside)
+    check_positive("outside", outside)
+
+    def move(array, start, side_mm):
+        return evolve(
+            array,
+            iterations,
+            init_level_set=start,
+            smoothing=smoothing,
+            lambda1=inside,
+            lambda2=outside,
+        )
+
+    return _contours(
+        "chan_vese",
+        volume,
+        num_classes,
+        move,
+        radius_mm=radius_mm,
+        iterations=iterations,
+        smoothing=smoothing,
+        seeding={"seeds": seeds, "seed_units": seed_units, "classes": classes},
+    )
+
+
+def _contours(method, volume, num_classes, move, *, radius_mm, iterations, smoothing, seeding):
+    """Moves a contour per class on cubic voxels, without axes of length 1.
+
+    `move` takes the image, the first region (both without those axes) and the voxels' side in mm.
+    """
+    side_mm = finest(volume)
+    radius_mm = 5 * side_mm if radius_mm is None else radius_mm
+    check_positive("radius_mm", radius_mm)
+    if iterations < 1:
+        raise ConfigError(f"method.iterations must be at least 1, got {iterations}.")
+    if not 0 <= smoothing <= 4:
+        raise ConfigError(f"method.smoothing must be from 0 to 4, got {smoothing}.")
+    check_size(method, volume, MAX_VOXELS, side_mm)
+    cubic = resampled(volume, side_mm)
+    points = find_seeds(method, cubic, num_classes, **seeding)
+    array = np.squeeze(cubic.array)
+
+    def grow(seeds, distance_mm):
+        start = np.squeeze(distance_mm <= radius_mm)
+        return move(array, start, side_mm).reshape(cubic.shape) > 0
+
+    return nearest_onto(grow_classes(cubic, points, grow), volume.shape)

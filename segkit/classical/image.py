@@ -1,0 +1,163 @@
+"""The image as methods see it, and filters that measure in mm, whatever the voxels are like.
+
+An axis of length 1, as 2-D images have one, is neither smoothed nor resampled, and nothing
+changes along it.
+"""
+
+import math
+
+import numpy as np
+from scipy import ndimage
+
+from segkit.errors import ConfigError
+from segkit.errors import DataError
+from segkit.volume import Volume
+
+MAX_VOXELS = 2**27  # of a grid asked for with `grid_mm`: 0.5 GB in float32
+
+
+def one_channel(volume, *, channel: int = 0, smooth_mm: float = 0.0, grid_mm: float | None = None):
+    """Returns the channel that a method works on, smoothed and resampled if asked for.
+
+    Args:
+        volume: `Volume`, array `(depth, height, width[, channels])`.
+        channel: Index of the channel.
+        smooth_mm: Standard deviation of a Gaussian, in mm; 0 for none.
+        grid_mm: Side of the cubic voxels to work on, in mm, `None` for those of the image. Larger
+            ones make slow methods fast; the labels go back to the nearest voxel.
+
+    Returns:
+        `Volume`, float32 array `(depth, height, width)`.
+
+    Raises:
+        ConfigError: No such channel, or a length that is negative or too small.
+        DataError: The channel is constant, or holds NaN or infinite values.
+    """
+    if not 0 <= channel < volume.num_channels:
+        raise ConfigError(
+            f"method.channel is {channel}, but the image has {volume.num_channels} channel(s). "
+            "The first one is 0."
+        )
+    check_positive("smooth_mm", smooth_mm, or_zero=True)
+    array = volume.array if volume.array.ndim == 3 else volume.array[..., channel]
+    array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise DataError("the image holds NaN or infinite values. Repair it first.")
+    if array.min() == array.max():
+        raise DataError(
+            f"channel {channel} of the image is {array.flat[0]:g} everywhere: there is nothing to "
+            "tell apart. Take another channel or another image."
+        )
+    single = Volume(gaussian(array, smooth_mm, volume.spacing_mm), volume.affine)
+    return single if grid_mm is None else resampled(single, grid_mm)
+
+
+def resampled(volume, side_mm):
+    """Returns the volume on a grid of cubic voxels, its outer faces kept to half a voxel.
+
+    Args:
+        volume: `Volume`, float32 array `(depth, height, width)`.
+        side_mm: Length of a voxel's sides, in mm.
+
+    Raises:
+        ConfigError: If the length is not positive, or the grid would have over 2**27 voxels.
+    """
+    from skimage.transform import resize  # takes a second
+
+    check_positive("grid_mm", side_mm)
+    shape = [
+        1 if n == 1 else max(1, round(n * s / side_mm))
+        for n, s in zip(volume.shape, volume.spacing_mm, strict=True)
+    ]
+    if math.prod(shape) > MAX_VOXELS:
+        raise ConfigError(
+            f"method.grid_mm is {side_mm:g}, which makes {math.prod(shape)} voxels of the image; "
+            f"at most {MAX_VOXELS} are possible. Take larger voxels."
+        )
+    step = np.eye(4)
+    for axis, (old, new) in enumerate(zip(volume.shape, shape, strict=True)):
+        step[axis, axis] = old / new
+        step[axis, 3] = 0.5 * old / new - 0.5
+    array = resize(
+        volume.array, shape, order=1, mode="edge", anti_aliasing=True, preserve_range=True
+    )
+    return Volume(array.astype(np.float32), volume.affine @ step)
+
+
+def nearest_onto(labels, shape):
+    """Returns labels on a grid of `shape` over the same field of view, each of the nearest voxel.
+
+    Args:
+        labels: Array `(depth, height, width)`.
+        shape: New `(depth, height, width)`.
+    """
+    if labels.shape == tuple(shape):
+        return labels
+    where = [
+        (2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip(shape, labels.shape, strict=True)
+    ]
+    return labels[np.ix_(*where)]
+
+
+def gaussian(array, sigma_mm, spacing_mm):
+    """Returns the array smoothed by a Gaussian of `sigma_mm`; beyond the border it goes on."""
+    if sigma_mm == 0:
+        return array
+    sigma = [0 if n == 1 else sigma_mm / s for n, s in zip(array.shape, spacing_mm, strict=True)]
+    return ndimage.gaussian_filter(array, sigma, mode="nearest")
+
+
+def gradient(array, spacing_mm):
+    """Returns the change of intensity per mm along each axis, by Sobel's filter.
+
+    A central difference over two voxels along the axis, averaged with weights 1, 2, 1 along the
+    others: exact where the intensity is linear, the border apart.
+
+    Args:
+        array: float32, shape `(depth, height, width)`.
+        spacing_mm: Voxel size per axis.
+
+    Returns:
+        float32, shape `(3, depth, height, width)`.
+
+    Reference:
+        Sobel and Feldman, "A 3x3 isotropic gradient operator for image processing", 1968; in 3-D
+        with the same weights along the third axis.
+    """
+    slopes = [
+        ndimage.sobel(array, axis, mode="nearest") / (32 * s) for axis, s in enumerate(spacing_mm)
+    ]
+    return np.stack(slopes)
+
+
+def finest(volume):
+    """Returns the smallest spacing along an axis that is longer than 1, in mm."""
+    return min(s for n, s in zip(volume.shape, volume.spacing_mm, strict=True) if n > 1)
+
+
+def check_positive(option, value, *, or_zero=False):
+    """Raises `ConfigError` unless an option's value is finite and above 0."""
+    if not (0 < value < math.inf or (or_zero and value == 0)):
+        least = "at least 0" if or_zero else "above 0"
+        raise ConfigError(f"method.{option} must be {least}, got {value!r}.")
+
+
+def check_size(method, volume, limit, side_mm=None):
+    """Raises `ConfigError` if a method would take too long, and names a grid that is possible.
+
+    Args:
+        method: Name of the method, for the message.
+        volume: `Volume` that it works on.
+        limit: Largest number of voxels.
+        side_mm: Side of the cubic voxels that it makes of them, `None` if it does not.
+    """
+    extent = [n * s for n, s in zip(volume.shape, volume.spacing_mm, strict=True) if n > 1]
+    voxels = math.prod(volume.shape)
+    if side_mm is not None:
+        voxels = math.prod(round(length / side_mm) for length in extent)
+    if voxels > limit:
+        possible_mm = (math.prod(extent) / limit) ** (1 / len(extent))
+        raise ConfigError(
+            f"{method} is too slow for {voxels} voxels, it takes up to {limit}. Let it work on "
+            f"larger ones: grid_mm={math.ceil(possible_mm * 105) / 100}."
+        )
