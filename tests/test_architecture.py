@@ -17,7 +17,7 @@ LAYERS = (
     ("segkit.tables",),
     ("segkit.config", "segkit.volume", "segkit.hashing", "segkit.outputs", "segkit.regions"),
     ("segkit.layers", "segkit.losses", "segkit.metrics", "segkit.io"),
-    ("segkit.models",),
+    ("segkit.models", "segkit.classical"),
     ("segkit.training", "segkit.inference", "segkit.export", "data_prep"),
     ("tools",),
 )
@@ -26,6 +26,7 @@ TABLES = (
     "segkit.losses:LOSSES",
     "segkit.metrics:METRICS",
     "segkit.models:MODELS",
+    "segkit.classical:METHODS",
     "segkit.training:OPTIMIZERS",
     "segkit.training:SCHEDULES",
     "segkit.training:AVERAGES",
@@ -107,6 +108,7 @@ def free_of_tensorflow(name):
         "segkit.tables",
         "segkit.errors",
         "segkit.outputs",
+        "segkit.classical",
     )
     return name.startswith((*light, "tools"))
 

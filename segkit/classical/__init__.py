@@ -7,6 +7,8 @@ that give its regions their classes are in `levels.py` (by rank of intensity) an
 from segkit.tables import check_options
 from segkit.tables import load
 from segkit.tables import options_of
+from segkit.tables import parse_pairs
+from segkit.tables import target
 
 METHODS = {
     "otsu": "segkit.classical.threshold:otsu",
@@ -48,6 +50,22 @@ def check_method(name, options):
     return of_image, of_method
 
 
+def parse_options(name, pairs):
+    """Returns the options of a method that a command line sets, checked.
+
+    Args:
+        name: Key of `METHODS`.
+        pairs: Strings `key=value`, the value in YAML.
+
+    Raises:
+        ConfigError: As `check_method`, or a string that is no such pair.
+    """
+    declared = options_of(target(METHODS, name, "method")) | options_of(IMAGE["image"])
+    options = parse_pairs(declared, pairs, "--set")
+    check_method(name, options)
+    return options
+
+
 def count_classes(options):
     """Returns the number of classes that a method's options speak of, at least 2.
 
@@ -67,10 +85,10 @@ def segment(name, volume, num_classes, **options):
         volume: `Volume`, array `(depth, height, width[, channels])`; depth 1 for a 2-D image.
         num_classes: Number of classes, background included, at most 256.
         **options: Keyword-only arguments of the method, and of `one_channel`, which every method
-            takes: `channel`, `smooth_mm`, `grid_mm`.
+            takes: `channel`, `box`, `smooth_mm`, `grid_mm`.
 
     Returns:
-        `Volume` of uint8 class indices with the shape and affine of `volume`.
+        `Volume` of uint8 class indices with the shape and affine of `volume`; 0 outside the box.
 
     Raises:
         ConfigError: Unknown name, or an option that does not exist or does not fit the image.
@@ -79,6 +97,7 @@ def segment(name, volume, num_classes, **options):
     of_image, of_method = check_method(name, options)
     import numpy as np  # after the checks
 
+    from segkit.classical.image import box_slices
     from segkit.classical.image import nearest_onto
     from segkit.classical.image import one_channel
     from segkit.volume import CANONICAL
@@ -86,7 +105,9 @@ def segment(name, volume, num_classes, **options):
 
     oriented = volume.oriented(CANONICAL)
     channel = one_channel(oriented, **of_image)
-    labels = load(METHODS, name, "method")(channel, num_classes, **of_method)
-    labels = nearest_onto(labels, oriented.shape).astype(np.uint8)
+    found = load(METHODS, name, "method")(channel, num_classes, **of_method)
+    labels = np.zeros(oriented.shape, np.uint8)
+    inside = box_slices(oriented.shape, of_image.get("box"))
+    labels[inside] = nearest_onto(found, labels[inside].shape)
     back = Volume(labels, oriented.affine).oriented(volume.orientation)
     return Volume(np.ascontiguousarray(back.array), volume.affine)

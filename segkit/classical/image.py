@@ -22,6 +22,8 @@ def one_channel(volume, *, channel: int = 0, smooth_mm: float = 0.0, grid_mm: fl
     Args:
         volume: `Volume`, array `(depth, height, width[, channels])`.
         channel: Index of the channel.
+        box: Region of interest, for each axis the shares in [0, 1] of its length between which it
+            lies: `[[0, 1], [0.2, 0.8], [0.5, 1]]`; `None` for the whole image.
         smooth_mm: Standard deviation of a Gaussian, in mm; 0 for none.
         grid_mm: Side of the cubic voxels to work on, in mm, `None` for those of the image. Larger
             ones make slow methods fast; the labels go back to the nearest voxel.
@@ -30,7 +32,8 @@ def one_channel(volume, *, channel: int = 0, smooth_mm: float = 0.0, grid_mm: fl
         `Volume`, float32 array `(depth, height, width)`.
 
     Raises:
-        ConfigError: No such channel, or a length that is negative or too small.
+        ConfigError: No such channel, a box that holds no voxel, or a length that is negative or
+            too small.
         DataError: The channel is constant, or holds NaN or infinite values.
     """
     if not 0 <= channel < volume.num_channels:
@@ -40,16 +43,39 @@ def one_channel(volume, *, channel: int = 0, smooth_mm: float = 0.0, grid_mm: fl
         )
     check_positive("smooth_mm", smooth_mm, or_zero=True)
     array = volume.array if volume.array.ndim == 3 else volume.array[..., channel]
-    array = array.astype(np.float32)
+    where = box_slices(volume.shape, box)
+    array = array[where].astype(np.float32)
     if not np.isfinite(array).all():
         raise DataError("the image holds NaN or infinite values. Repair it first.")
     if array.min() == array.max():
+        within = "" if box is None else " in the box"
         raise DataError(
-            f"channel {channel} of the image is {array.flat[0]:g} everywhere: there is nothing to "
-            "tell apart. Take another channel or another image."
+            f"channel {channel} of the image is {array.flat[0]:g} everywhere{within}: there is "
+            "nothing to tell apart. Take another channel or another image."
         )
-    single = Volume(gaussian(array, smooth_mm, volume.spacing_mm), volume.affine)
+    shift = np.eye(4)
+    shift[:3, 3] = [part.start for part in where]
+    affine = volume.affine @ shift
+    single = Volume(gaussian(array, smooth_mm, volume.spacing_mm), affine)
     return single if grid_mm is None else resampled(single, grid_mm)
+
+
+def box_slices(shape, box):
+    """Returns the slices of the voxels whose centres lie in a box, as `one_channel` takes it."""
+    if box is None:
+        return tuple(slice(0, n) for n in shape)
+    if len(box) != 3 or any(len(side) != 2 for side in box):
+        raise ConfigError(f"method.box needs three pairs [low, high], one per axis, got {box}.")
+    where = []
+    for n, (low, high) in zip(shape, box, strict=True):
+        inside = np.flatnonzero((low * n <= np.arange(n) + 0.5) & (np.arange(n) + 0.5 <= high * n))
+        if not (0 <= low < high <= 1) or not inside.size:
+            raise ConfigError(
+                f"method.box: [{low:g}, {high:g}] holds no voxel of an axis of {n}. Give two "
+                "increasing shares of its length, from 0 to 1."
+            )
+        where.append(slice(int(inside[0]), int(inside[-1]) + 1))
+    return tuple(where)
 
 
 def resampled(volume, side_mm):

@@ -3,7 +3,8 @@
 The option `seeds` gives each class a list of points, `{1: [[12, -30, 8]], 2: [[20, 5, 8]]}`, and
 `seed_units` says what their numbers are: `"mm"`, RAS+ millimetres `(x, y, z)` as viewers show
 them (a picture without physical size: column, row, 0); or `"fraction"`, shares in [0, 1] of the
-image's extent towards Superior, Anterior and Right, which suit many cases at once.
+image's extent (of the box's, where there is one) towards Superior, Anterior and Right, which suit
+many cases at once.
 
 Without seeds, each class has one: the voxel deepest inside the largest connected part of its
 levels of intensity (`levels.py`).

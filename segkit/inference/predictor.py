@@ -11,6 +11,8 @@ from segkit.inference.prepare import restore
 from segkit.inference.sliding_window import mirrored
 from segkit.inference.sliding_window import sliding_window
 from segkit.volume import Volume
+from segkit.volume import orientation_of
+from segkit.volume import reoriented_affine
 
 
 class Predictor(tf.Module):
@@ -125,6 +127,23 @@ class Predictor(tf.Module):
             class_order=self.class_order,
             with_probabilities=with_probabilities,
         )
+
+
+def onto_source(predictor, logits, case):
+    """Returns the classes of a prepared case on its source grid, in the source's axes.
+
+    Args:
+        predictor: `Predictor`.
+        logits: What its `logits` returned for the case.
+        case: The manifest's entry of the case.
+
+    Returns:
+        int32 class indices, NumPy array of shape `case["source_shape"]`.
+    """
+    mask = predictor.restore(logits, tf.constant(case["crop"]), tf.constant(case["oriented_shape"]))
+    affine = np.array(case["source_affine"])
+    oriented = reoriented_affine(affine, case["source_shape"], predictor.orientation)
+    return Volume(mask.numpy(), oriented).oriented(orientation_of(affine)).array
 
 
 def predictor_of(run, *, overlap=None, mirror=None):
