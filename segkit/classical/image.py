@@ -16,8 +16,15 @@ from segkit.volume import Volume
 MAX_VOXELS = 2**27  # of a grid asked for with `grid_mm`: 0.5 GB in float32
 
 
-def one_channel(volume, *, channel: int = 0, smooth_mm: float = 0.0, grid_mm: float | None = None):
-    """Returns the channel that a method works on, smoothed and resampled if asked for.
+def one_channel(
+    volume,
+    *,
+    channel: int = 0,
+    box: list[list[float]] | None = None,
+    smooth_mm: float = 0.0,
+    grid_mm: float | None = None,
+):
+    """Returns the channel that a method works on: cropped, smoothed and resampled if asked for.
 
     Args:
         volume: `Volume`, array `(depth, height, width[, channels])`.
