@@ -12,7 +12,7 @@ from segkit.classical.image import finest
 from segkit.classical.image import nearest_onto
 from segkit.classical.image import resampled
 from segkit.classical.seeds import find_seeds
-from segkit.classical.seeds import grow_classes
+from segkit.classical.seeds import grow_foreground
 from segkit.errors import ConfigError
 
 MAX_VOXELS = 4_000_000  # some minutes per class and hundred iterations
@@ -22,7 +22,7 @@ def active_contour(
     volume,
     num_classes,
     *,
-    radius_mm: float | None = None,
+    seed_radius_mm: float | None = None,
     iterations: int = 100,
     smoothing: int = 1,
     balloon: int = 1,
@@ -37,8 +37,8 @@ def active_contour(
         volume: `Volume`, float32 array `(depth, height, width)`, up to 4 million voxels; larger
             images need the option `grid_mm`.
         num_classes: Number of classes, background included.
-        radius_mm: Radius of the balls around the seeds that the contour starts from, in mm; `None`
-            for five times the smallest voxel side.
+        seed_radius_mm: Radius of the balls around the seeds that the contour starts from, in mm;
+            `None` for five times the smallest voxel side.
         iterations: Steps of the contour, a voxel each.
         smoothing: How often the contour is smoothed per step, 0 to 4.
         balloon: 1 to grow where there is no edge, -1 to shrink, 0 to do neither.
@@ -79,7 +79,7 @@ def active_contour(
         volume,
         num_classes,
         move,
-        radius_mm=radius_mm,
+        seed_radius_mm=seed_radius_mm,
         iterations=iterations,
         smoothing=smoothing,
         seeding={"seeds": seeds, "seed_units": seed_units, "classes": classes},
@@ -90,7 +90,7 @@ def chan_vese(
     volume,
     num_classes,
     *,
-    radius_mm: float | None = None,
+    seed_radius_mm: float | None = None,
     iterations: int = 35,
     smoothing: int = 1,
     inside: float = 1.0,
@@ -105,8 +105,8 @@ def chan_vese(
         volume: `Volume`, float32 array `(depth, height, width)`, up to 4 million voxels; larger
             images need the option `grid_mm`.
         num_classes: Number of classes, background included.
-        radius_mm: Radius of the balls around the seeds that the contour starts from, in mm; `None`
-            for five times the smallest voxel side.
+        seed_radius_mm: Radius of the balls around the seeds that the contour starts from, in mm;
+            `None` for five times the smallest voxel side.
         iterations: Steps of the contour.
         smoothing: How often the contour is smoothed per step, 0 to 4.
         inside: Weight of evenness inside; larger makes the region smaller and more even.
@@ -146,21 +146,21 @@ def chan_vese(
         volume,
         num_classes,
         move,
-        radius_mm=radius_mm,
+        seed_radius_mm=seed_radius_mm,
         iterations=iterations,
         smoothing=smoothing,
         seeding={"seeds": seeds, "seed_units": seed_units, "classes": classes},
     )
 
 
-def _contours(method, volume, num_classes, move, *, radius_mm, iterations, smoothing, seeding):
+def _contours(method, volume, num_classes, move, *, seed_radius_mm, iterations, smoothing, seeding):
     """Moves a contour per class on cubic voxels, without axes of length 1.
 
     `move` takes the image, the first region (both without those axes) and the voxels' side in mm.
     """
     side_mm = finest(volume)
-    radius_mm = 5 * side_mm if radius_mm is None else radius_mm
-    check_positive("radius_mm", radius_mm)
+    seed_radius_mm = 5 * side_mm if seed_radius_mm is None else seed_radius_mm
+    check_positive("seed_radius_mm", seed_radius_mm)
     if iterations < 1:
         raise ConfigError(f"method.iterations must be at least 1, got {iterations}.")
     if not 0 <= smoothing <= 4:
@@ -171,7 +171,7 @@ def _contours(method, volume, num_classes, move, *, radius_mm, iterations, smoot
     array = np.squeeze(cubic.array)
 
     def grow(seeds, distance_mm):
-        start = np.squeeze(distance_mm <= radius_mm)
+        start = np.squeeze(distance_mm <= seed_radius_mm)
         return move(array, start, side_mm).reshape(cubic.shape) > 0
 
-    return nearest_onto(grow_classes(cubic, points, grow), volume.shape)
+    return nearest_onto(grow_foreground(cubic, points, grow), volume.shape)

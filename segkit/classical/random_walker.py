@@ -9,7 +9,6 @@ from segkit.classical.image import check_positive
 from segkit.classical.image import check_size
 from segkit.classical.levels import class_of_intensity
 from segkit.classical.seeds import markers
-from segkit.errors import ConfigError
 
 MAX_VOXELS = 1_000_000  # some minutes: one linear system per class, one unknown per voxel
 CROSS = ndimage.generate_binary_structure(3, 1)
@@ -22,6 +21,7 @@ def random_walker(
     beta: float = 130.0,
     seeds: dict[int, list[list[float]]] | None = None,
     seed_units: str = "mm",
+    seed_radius_mm: float = 0.0,
     classes: list[int] | None = None,
 ):
     """The class whose seeds a random walk that avoids steps in intensity reaches most likely.
@@ -38,6 +38,7 @@ def random_walker(
         seeds: Points of two classes or more, see `segkit.classical.seeds`; the background is
             class 0.
         seed_units: `"mm"` or `"fraction"`.
+        seed_radius_mm: Radius of the ball that is marked around a seed, in mm; 0 for its voxel.
         classes: Class of each level of intensity, from dark to bright; without seeds.
 
     Returns:
@@ -56,12 +57,15 @@ def random_walker(
     check_size("random_walker", volume, MAX_VOXELS)
     if seeds is None:
         marked = _sure(volume, num_classes, classes)
-    elif classes is None:
-        marked = markers("random_walker", volume, num_classes, seeds, seed_units)
     else:
-        raise ConfigError(
-            "random_walker takes method.seeds, which name their classes, or method.classes; got "
-            "both. Leave one out."
+        marked = markers(
+            "random_walker",
+            volume,
+            num_classes,
+            seeds=seeds,
+            seed_units=seed_units,
+            seed_radius_mm=seed_radius_mm,
+            classes=classes,
         )
     numbers = np.unique(marked[marked > 0])  # the solver wants them without gaps
     if len(numbers) == 1:

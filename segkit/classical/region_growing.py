@@ -5,7 +5,7 @@ from scipy import ndimage
 
 from segkit.classical.image import check_positive
 from segkit.classical.seeds import find_seeds
-from segkit.classical.seeds import grow_classes
+from segkit.classical.seeds import grow_foreground
 from segkit.errors import ConfigError
 
 
@@ -60,7 +60,7 @@ def region_growing(
             region |= joined(fits & (distance_mm <= limit), voxel[None])
         return region
 
-    return grow_classes(volume, points, grow)
+    return grow_foreground(volume, points, grow)
 
 
 def confidence_connected(
@@ -125,7 +125,7 @@ def confidence_connected(
             sample = array[region]
         return region
 
-    return grow_classes(volume, points, grow)
+    return grow_foreground(volume, points, grow)
 
 
 def joined(mask, voxels):

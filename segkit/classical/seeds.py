@@ -13,6 +13,7 @@ levels of intensity (`levels.py`).
 import numpy as np
 from scipy import ndimage
 
+from segkit.classical.image import check_positive
 from segkit.classical.levels import check_classes
 from segkit.classical.levels import class_of_intensity
 from segkit.errors import ConfigError
@@ -93,28 +94,32 @@ def grow_classes(volume, points, grow):
 
     Args:
         volume: `Volume`, float32 array `(depth, height, width)`.
-        points: From `find_seeds`; those of the background are not grown.
+        points: From `find_seeds`.
         grow: Function of the points of a class and of the distance of every voxel to them in mm,
             float array `(depth, height, width)`; returns the bool mask of the region.
 
     Returns:
-        uint8 class indices, shape of the volume.
+        int32 array, shape of the volume: 1 + class index, 0 where no class grew to.
     """
-    labels = np.zeros(volume.shape, np.uint8)
+    marked = np.zeros(volume.shape, np.int32)
     nearest_mm = np.full(volume.shape, np.inf)
     for index, seeds in sorted(points.items()):
-        if index == 0:
-            continue
         away = np.ones(volume.shape, bool)
         away[tuple(seeds.T)] = False
         distance_mm = ndimage.distance_transform_edt(away, sampling=volume.spacing_mm)
         wins = grow(seeds, distance_mm) & (distance_mm < nearest_mm)
-        labels[wins] = index
+        marked[wins] = index + 1
         nearest_mm[wins] = distance_mm[wins]
-    return labels
+    return marked
 
 
-def markers(method, volume, num_classes, seeds, seed_units):
+def grow_foreground(volume, points, grow):
+    """Returns uint8 class indices of what the foreground classes grow to, see `grow_classes`."""
+    foreground = {index: seeds for index, seeds in points.items() if index}
+    return np.maximum(grow_classes(volume, foreground, grow) - 1, 0).astype(np.uint8)
+
+
+def markers(method, volume, num_classes, *, seeds, seed_units, seed_radius_mm, classes):
     """Returns the image of given seeds that watershed and random walker start from.
 
     Args:
@@ -123,6 +128,8 @@ def markers(method, volume, num_classes, seeds, seed_units):
         num_classes: Number of classes, background included.
         seeds: Dict class index -> list of points.
         seed_units: `"mm"` or `"fraction"`.
+        seed_radius_mm: Radius of the ball that is marked around a point, in mm; 0 for its voxel.
+        classes: Must be `None`.
 
     Returns:
         int32 array `(depth, height, width)`: 1 + class index at the seeds, 0 elsewhere.
@@ -130,16 +137,16 @@ def markers(method, volume, num_classes, seeds, seed_units):
     Raises:
         ConfigError: As `find_seeds`, or if fewer than two classes have seeds.
     """
-    points = place_seeds(volume, num_classes, seeds, seed_units)
+    check_positive("seed_radius_mm", seed_radius_mm, or_zero=True)
+    points = find_seeds(
+        method, volume, num_classes, seeds=seeds, seed_units=seed_units, classes=classes
+    )
     if len(points) < 2:
         raise ConfigError(
             f"{method} shares out the whole image among its seeds, and needs seeds of two classes "
             f"or more, got {len(points)}. Those of the background are listed under 0."
         )
-    marked = np.zeros(volume.shape, np.int32)
-    for index, voxels in points.items():
-        marked[tuple(voxels.T)] = index + 1
-    return marked
+    return grow_classes(volume, points, lambda _, distance_mm: distance_mm <= seed_radius_mm)
 
 
 def _voxel(volume, index, point, units):

@@ -20,6 +20,7 @@ def watershed(
     depth: float = 0.05,
     seeds: dict[int, list[list[float]]] | None = None,
     seed_units: str = "mm",
+    seed_radius_mm: float = 0.0,
     classes: list[int] | None = None,
 ):
     """Basins of the gradient, flooded until they meet on its ridges.
@@ -37,6 +38,7 @@ def watershed(
         seeds: Points of two classes or more, see `segkit.classical.seeds`; the background is
             class 0.
         seed_units: `"mm"` or `"fraction"`.
+        seed_radius_mm: Radius of the ball that is marked around a seed, in mm; 0 for its voxel.
         classes: Class of each level of intensity, from dark to bright; without seeds.
 
     Returns:
@@ -63,12 +65,15 @@ def watershed(
         basins = flood(relief, _minima(relief, depth))
         means = ndimage.mean(volume.array, basins, np.arange(1, basins.max() + 1))
         return to_class(means)[basins - 1]
-    if classes is not None:
-        raise ConfigError(
-            "watershed takes method.seeds, which name their classes, or method.classes; got both. "
-            "Leave one out."
-        )
-    marked = markers("watershed", volume, num_classes, seeds, seed_units)
+    marked = markers(
+        "watershed",
+        volume,
+        num_classes,
+        seeds=seeds,
+        seed_units=seed_units,
+        seed_radius_mm=seed_radius_mm,
+        classes=classes,
+    )
     return (flood(relief, marked) - 1).astype(np.uint8)
 
 
