@@ -1,16 +1,19 @@
-"""Active contours from balls around seeds, in their morphological form: no step size, no drift.
+"""Active contours from balls around seeds, with edges and without.
 
 The morphological operators count voxels, so a contour moves on cubic voxels: an image of another
 spacing is resampled to its smallest voxel side, and the labels are brought back.
 """
 
 import numpy as np
+from scipy import ndimage
 
 from segkit.classical.image import check_positive
 from segkit.classical.image import check_size
 from segkit.classical.image import finest
 from segkit.classical.image import nearest_onto
 from segkit.classical.image import resampled
+from segkit.classical.morphology import chan_vese_contour
+from segkit.classical.morphology import geodesic_contour
 from segkit.classical.seeds import find_seeds
 from segkit.classical.seeds import grow_foreground
 from segkit.errors import ConfigError
@@ -26,6 +29,7 @@ def active_contour(
     iterations: int = 100,
     smoothing: int = 1,
     balloon: int = 1,
+    edge_weight: float = 100.0,
     sigma_mm: float | None = None,
     seeds: dict[int, list[list[float]]] | None = None,
     seed_units: str = "mm",
@@ -42,6 +46,8 @@ def active_contour(
         iterations: Steps of the contour, a voxel each.
         smoothing: How often the contour is smoothed per step, 0 to 4.
         balloon: 1 to grow where there is no edge, -1 to shrink, 0 to do neither.
+        edge_weight: How low the stopping function `1 / sqrt(1 + edge_weight * gradient)` is on
+            edges; the gradient in standard deviations of the image per voxel.
         sigma_mm: Standard deviation of the Gaussian before the gradient, in mm; `None` for the
             smallest voxel side.
         seeds: Points of each class, see `segkit.classical.seeds`; `None`: found by rule.
@@ -57,22 +63,19 @@ def active_contour(
 
     Reference:
         Caselles, Kimmel and Sapiro, "Geodesic active contours", International Journal of Computer
-        Vision 22, 1997; Márquez-Neila, Baumela and Alvarez, "A morphological approach to
-        curvature-based evolution of curves and surfaces", IEEE Transactions on Pattern Analysis
-        and Machine Intelligence 36, 2014, section 5.2; by `skimage.segmentation`.
+        Vision 22, 1997; in the form of `segkit.classical.morphology`.
     """
-    from skimage.segmentation import inverse_gaussian_gradient
-    from skimage.segmentation import morphological_geodesic_active_contour as evolve
-
     if balloon not in (-1, 0, 1):
         raise ConfigError(f"method.balloon must be -1, 0 or 1, got {balloon}.")
+    check_positive("edge_weight", edge_weight)
     if sigma_mm is not None:
         check_positive("sigma_mm", sigma_mm)
 
     def move(array, start, side_mm):
         sigma = 1.0 if sigma_mm is None else sigma_mm / side_mm
-        edges = inverse_gaussian_gradient(array / array.std(), sigma=sigma)
-        return evolve(edges, iterations, init_level_set=start, smoothing=smoothing, balloon=balloon)
+        change = ndimage.gaussian_gradient_magnitude(array / array.std(), sigma, mode="nearest")
+        stopping = 1 / np.sqrt(1 + edge_weight * change)
+        return geodesic_contour(stopping, start, iterations, smoothing=smoothing, balloon=balloon)
 
     return _contours(
         "active_contour",
@@ -124,21 +127,15 @@ def chan_vese(
 
     Reference:
         Chan and Vese, "Active contours without edges", IEEE Transactions on Image Processing 10,
-        2001, equation 3; Márquez-Neila et al. as above, section 5.1; by `skimage.segmentation`.
+        2001, equation 3; in the form of `segkit.classical.morphology`, without the length and area
+        terms, in whose place the contour is smoothed.
     """
-    from skimage.segmentation import morphological_chan_vese as evolve
-
     check_positive("inside", inside)
     check_positive("outside", outside)
 
     def move(array, start, side_mm):
-        return evolve(
-            array,
-            iterations,
-            init_level_set=start,
-            smoothing=smoothing,
-            lambda1=inside,
-            lambda2=outside,
+        return chan_vese_contour(
+            array, start, iterations, smoothing=smoothing, inside=inside, outside=outside
         )
 
     return _contours(
@@ -169,9 +166,11 @@ def _contours(method, volume, num_classes, move, *, seed_radius_mm, iterations, 
     cubic = resampled(volume, side_mm)
     points = find_seeds(method, cubic, num_classes, **seeding)
     array = np.squeeze(cubic.array)
+    if array.ndim < 2:
+        raise ConfigError(f"{method} needs an image of two axes or more, got {volume.shape}.")
 
     def grow(seeds, distance_mm):
         start = np.squeeze(distance_mm <= seed_radius_mm)
-        return move(array, start, side_mm).reshape(cubic.shape) > 0
+        return move(array, start, side_mm).reshape(cubic.shape)
 
     return nearest_onto(grow_foreground(cubic, points, grow), volume.shape)

@@ -135,10 +135,7 @@ def classes_between(method, volume, edges, num_classes, close_mm, classes):
         )
     means = ndimage.mean(volume.array, regions, np.arange(1, number + 1))
     table = np.append(0, to_class(means)).astype(np.uint8)
-    to_region = ndimage.distance_transform_edt(
-        edges, sampling=volume.spacing_mm, return_distances=False, return_indices=True
-    )
-    return table[regions[tuple(to_region)]]
+    return _nearest_class(table[regions], edges, volume.spacing_mm)
 
 
 def closed(mask, radius_mm, spacing_mm):
@@ -163,3 +160,15 @@ def _ridges(slope, direction, spacing_mm, low):
     ridges = np.zeros(slope.shape, bool)
     ridges[tuple(where[:, peak])] = True
     return ridges
+
+
+def _nearest_class(labels, edges, spacing_mm):
+    """Gives edge voxels the class of the nearest region; the lower one where two are as near."""
+    found, nearest_mm = labels.copy(), np.full(labels.shape, np.inf)
+    for index in np.unique(labels[~edges]):
+        away = edges | (labels != index)
+        distance_mm = ndimage.distance_transform_edt(away, sampling=spacing_mm)
+        wins = edges & (distance_mm < nearest_mm)
+        found[wins] = index
+        nearest_mm[wins] = distance_mm[wins]
+    return found

@@ -62,8 +62,8 @@ def hysteresis(
     Args:
         volume: `Volume`, float32 array `(depth, height, width)`.
         num_classes: Number of classes, background included.
-        low: Threshold in units of the image; `None` for the lower one of three Otsu levels.
-        high: Threshold, not below `low`; `None` for the upper one of three Otsu levels.
+        low: Threshold in units of the image; `None` for Otsu's.
+        high: Threshold, not below `low`; `None` for the mean of what is above Otsu's.
         classes: Class of the rest and of the structures; `None` for `[0, 1]`.
 
     Returns:
@@ -74,8 +74,9 @@ def hysteresis(
     """
     table = classes_of_levels("hysteresis", 2, num_classes, classes)
     if low is None or high is None:
-        lower, upper = otsu_thresholds(volume.array, 3)
-        low, high = lower if low is None else low, upper if high is None else high
+        split = otsu_thresholds(volume.array, 2)[0]
+        bright = volume.array[volume.array >= split].mean(dtype=np.float64)
+        low, high = split if low is None else low, bright if high is None else high
     if high < low:
         raise ConfigError(
             f"hysteresis needs method.high to be at least method.low, got low {low:g} and high "
