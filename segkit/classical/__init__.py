@@ -98,7 +98,7 @@ def segment(name, volume, num_classes, **options):
     import numpy as np  # after the checks
 
     from segkit.classical.image import box_slices
-    from segkit.classical.image import nearest_onto
+    from segkit.classical.image import labels_onto
     from segkit.classical.image import one_channel
     from segkit.volume import CANONICAL
     from segkit.volume import Volume
@@ -108,6 +108,6 @@ def segment(name, volume, num_classes, **options):
     found = load(METHODS, name, "method")(channel, num_classes, **of_method)
     labels = np.zeros(oriented.shape, np.uint8)
     inside = box_slices(oriented.shape, of_image.get("box"))
-    labels[inside] = nearest_onto(found, labels[inside].shape)
+    labels[inside] = labels_onto(found, labels[inside].shape)
     back = Volume(labels, oriented.affine).oriented(volume.orientation)
     return Volume(np.ascontiguousarray(back.array), volume.affine)

@@ -8,10 +8,9 @@ import numpy as np
 from scipy import ndimage
 
 from segkit.classical.image import check_positive
-from segkit.classical.image import check_size
+from segkit.classical.image import cubic
 from segkit.classical.image import finest
-from segkit.classical.image import nearest_onto
-from segkit.classical.image import resampled
+from segkit.classical.image import labels_onto
 from segkit.classical.morphology import chan_vese_contour
 from segkit.classical.morphology import geodesic_contour
 from segkit.classical.seeds import find_seeds
@@ -29,7 +28,7 @@ def active_contour(
     iterations: int = 100,
     smoothing: int = 1,
     balloon: int = 1,
-    edge_weight: float = 100.0,
+    edge_share: float = 0.4,
     sigma_mm: float | None = None,
     seeds: dict[int, list[list[float]]] | None = None,
     seed_units: str = "mm",
@@ -46,8 +45,8 @@ def active_contour(
         iterations: Steps of the contour, a voxel each.
         smoothing: How often the contour is smoothed per step, 0 to 4.
         balloon: 1 to grow where there is no edge, -1 to shrink, 0 to do neither.
-        edge_weight: How low the stopping function `1 / sqrt(1 + edge_weight * gradient)` is on
-            edges; the gradient in standard deviations of the image per voxel.
+        edge_share: Share of the image, the steepest, that counts as edges: the balloon does not
+            push there; at least 0, below 1.
         sigma_mm: Standard deviation of the Gaussian before the gradient, in mm; `None` for the
             smallest voxel side.
         seeds: Points of each class, see `segkit.classical.seeds`; `None`: found by rule.
@@ -67,15 +66,22 @@ def active_contour(
     """
     if balloon not in (-1, 0, 1):
         raise ConfigError(f"method.balloon must be -1, 0 or 1, got {balloon}.")
-    check_positive("edge_weight", edge_weight)
+    if not 0 <= edge_share < 1:
+        raise ConfigError(f"method.edge_share must be at least 0 and below 1, got {edge_share}.")
     if sigma_mm is not None:
         check_positive("sigma_mm", sigma_mm)
 
     def move(array, start, side_mm):
         sigma = 1.0 if sigma_mm is None else sigma_mm / side_mm
         change = ndimage.gaussian_gradient_magnitude(array / array.std(), sigma, mode="nearest")
-        stopping = 1 / np.sqrt(1 + edge_weight * change)
-        return geodesic_contour(stopping, start, iterations, smoothing=smoothing, balloon=balloon)
+        return geodesic_contour(
+            1 / np.sqrt(1 + 100 * change),
+            start,
+            iterations,
+            smoothing=smoothing,
+            balloon=balloon,
+            edge_share=edge_share,
+        )
 
     return _contours(
         "active_contour",
@@ -162,15 +168,14 @@ def _contours(method, volume, num_classes, move, *, seed_radius_mm, iterations, 
         raise ConfigError(f"method.iterations must be at least 1, got {iterations}.")
     if not 0 <= smoothing <= 4:
         raise ConfigError(f"method.smoothing must be from 0 to 4, got {smoothing}.")
-    check_size(method, volume, MAX_VOXELS, side_mm)
-    cubic = resampled(volume, side_mm)
-    points = find_seeds(method, cubic, num_classes, **seeding)
-    array = np.squeeze(cubic.array)
+    even = cubic(method, volume, MAX_VOXELS)
+    points = find_seeds(method, even, num_classes, **seeding)
+    array = np.squeeze(even.array)
     if array.ndim < 2:
         raise ConfigError(f"{method} needs an image of two axes or more, got {volume.shape}.")
 
     def grow(seeds, distance_mm):
         start = np.squeeze(distance_mm <= seed_radius_mm)
-        return move(array, start, side_mm).reshape(cubic.shape)
+        return move(array, start, side_mm).reshape(even.shape)
 
-    return nearest_onto(grow_foreground(cubic, points, grow), volume.shape)
+    return labels_onto(grow_foreground(even, points, grow), volume.shape)

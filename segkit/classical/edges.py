@@ -2,19 +2,24 @@
 
 What edges enclose is a region: the voxels without edge that are connected through their faces. A
 region has the class of its mean intensity (`levels.py`), and an edge voxel that of the nearest
-region. Where an edge has a gap, the two sides are one region: `close_mm` bridges gaps.
+region, of two as near the one more like it. Where an edge has a gap, the two sides are one region:
+`close_mm` bridges gaps.
 """
 
 import numpy as np
 from scipy import ndimage
 
 from segkit.classical.image import check_positive
+from segkit.classical.image import cubic
 from segkit.classical.image import finest
 from segkit.classical.image import gaussian
 from segkit.classical.image import gradient
+from segkit.classical.image import labels_onto
 from segkit.classical.levels import class_of_intensity
 from segkit.classical.levels import otsu_thresholds
 from segkit.errors import ConfigError
+
+MAX_VOXELS = 32_000_000  # 3 GB: coordinates and gradients of all of them
 
 
 def sobel(
@@ -61,13 +66,17 @@ def canny(
 ):
     """Regions between thin edges, by Canny's detector.
 
+    On voxels of unequal sides thin edges have gaps wherever a surface crosses the slices at a
+    small angle. So edges are found on cubic voxels, and the classes brought back.
+
     Args:
-        volume: `Volume`, float32 array `(depth, height, width)`.
+        volume: `Volume`, float32 array `(depth, height, width)`, up to 32 million voxels when
+            they are cubic; larger images need the option `grid_mm`.
         num_classes: Number of classes, background included.
         sigma_mm: Standard deviation of the Gaussian before the gradient, in mm; `None` for the
             smallest voxel side.
-        low: Gradient down to which an edge is followed, in units of the image per mm; `None` for
-            half of `high`.
+        low: Gradient down to which an edge is followed, in units of the image per mm; `None` for a
+            quarter of `high`: less than Canny's half to a third, as a gap costs a whole region.
         high: Gradient from which it starts; `None` for Otsu's threshold of the gradients.
         close_mm: Gaps up to twice this are closed, in mm.
         classes: Class of each level of intensity, from dark to bright; `None` for one per class.
@@ -76,10 +85,12 @@ def canny(
         uint8 class indices, shape of the volume.
 
     Raises:
-        ConfigError: If `high` is below `low`.
+        ConfigError: If the image is too large, or `high` is below `low`.
     """
-    edges = canny_edges(volume, sigma_mm=sigma_mm, low=low, high=high)
-    return classes_between("canny", volume, edges, num_classes, close_mm, classes)
+    even = cubic("canny", volume, MAX_VOXELS)
+    edges = canny_edges(even, sigma_mm=sigma_mm, low=low, high=high)
+    labels = classes_between("canny", even, edges, num_classes, close_mm, classes)
+    return labels_onto(labels, volume.shape)
 
 
 def canny_edges(volume, *, sigma_mm=None, low=None, high=None):
@@ -100,7 +111,7 @@ def canny_edges(volume, *, sigma_mm=None, low=None, high=None):
     direction = gradient(smooth, volume.spacing_mm)
     slope = np.linalg.norm(direction, axis=0)
     high = otsu_thresholds(slope, 2)[0] if high is None else high
-    low = high / 2 if low is None else low
+    low = high / 4 if low is None else low
     if not 0 < low <= high:
         raise ConfigError(
             f"canny needs method.low above 0 and method.high at least that, got low {low:g} and "
@@ -135,7 +146,7 @@ def classes_between(method, volume, edges, num_classes, close_mm, classes):
         )
     means = ndimage.mean(volume.array, regions, np.arange(1, number + 1))
     table = np.append(0, to_class(means)).astype(np.uint8)
-    return _nearest_class(table[regions], edges, volume.spacing_mm)
+    return _onto_edges(table[regions], edges, volume)
 
 
 def closed(mask, radius_mm, spacing_mm):
@@ -162,13 +173,19 @@ def _ridges(slope, direction, spacing_mm, low):
     return ridges
 
 
-def _nearest_class(labels, edges, spacing_mm):
-    """Gives edge voxels the class of the nearest region; the lower one where two are as near."""
-    found, nearest_mm = labels.copy(), np.full(labels.shape, np.inf)
+def _onto_edges(labels, edges, volume):
+    """Gives edge voxels the class of the nearest region.
+
+    Of two that are as near, the one whose mean intensity is closer.
+    """
+    found = labels.copy()
+    nearest_mm, closest = (np.full(labels.shape, np.inf) for _ in range(2))
     for index in np.unique(labels[~edges]):
-        away = edges | (labels != index)
-        distance_mm = ndimage.distance_transform_edt(away, sampling=spacing_mm)
-        wins = edges & (distance_mm < nearest_mm)
+        inside = ~edges & (labels == index)
+        distance_mm = ndimage.distance_transform_edt(~inside, sampling=volume.spacing_mm)
+        difference = np.abs(volume.array - volume.array[inside].mean(dtype=np.float64))
+        wins = (distance_mm < nearest_mm) | ((distance_mm == nearest_mm) & (difference < closest))
+        wins &= edges
         found[wins] = index
-        nearest_mm[wins] = distance_mm[wins]
+        nearest_mm[wins], closest[wins] = distance_mm[wins], difference[wins]
     return found

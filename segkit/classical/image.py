@@ -33,7 +33,7 @@ def one_channel(
             lies: `[[0, 1], [0.2, 0.8], [0.5, 1]]`; `None` for the whole image.
         smooth_mm: Standard deviation of a Gaussian, in mm; 0 for none.
         grid_mm: Side of the cubic voxels to work on, in mm, `None` for those of the image. Larger
-            ones make slow methods fast; the labels go back to the nearest voxel.
+            ones make slow methods fast; the labels are brought back by `labels_onto`.
 
     Returns:
         `Volume`, float32 array `(depth, height, width)`.
@@ -86,7 +86,9 @@ def box_slices(shape, box):
 
 
 def resampled(volume, side_mm):
-    """Returns the volume on a grid of cubic voxels, its outer faces kept to half a voxel.
+    """Returns the volume on cubic voxels of its own field of view.
+
+    Sides are a little off `side_mm` where the field of view is no multiple of it.
 
     Args:
         volume: `Volume`, float32 array `(depth, height, width)`.
@@ -102,6 +104,8 @@ def resampled(volume, side_mm):
         1 if n == 1 else max(1, round(n * s / side_mm))
         for n, s in zip(volume.shape, volume.spacing_mm, strict=True)
     ]
+    if tuple(shape) == volume.shape:
+        return volume
     if math.prod(shape) > MAX_VOXELS:
         raise ConfigError(
             f"method.grid_mm is {side_mm:g}, which makes {math.prod(shape)} voxels of the image; "
@@ -117,19 +121,28 @@ def resampled(volume, side_mm):
     return Volume(array.astype(np.float32), volume.affine @ step)
 
 
-def nearest_onto(labels, shape):
-    """Returns labels on a grid of `shape` over the same field of view, each of the nearest voxel.
+def labels_onto(labels, shape):
+    """Returns labels on a grid of `shape` over the same field of view.
+
+    Each class's mask is interpolated linearly and the largest share wins; a tie goes to the lower
+    class.
 
     Args:
-        labels: Array `(depth, height, width)`.
+        labels: uint8 class indices, `(depth, height, width)`.
         shape: New `(depth, height, width)`.
     """
+    from skimage.transform import resize  # takes a second
+
     if labels.shape == tuple(shape):
         return labels
-    where = [
-        (2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip(shape, labels.shape, strict=True)
-    ]
-    return labels[np.ix_(*where)]
+    found, best = np.zeros(shape, np.uint8), np.full(shape, -1, np.float32)
+    for index in np.unique(labels):
+        mask = (labels == index).astype(np.float32)
+        share = resize(mask, shape, order=1, mode="edge", anti_aliasing=False)
+        wins = share > best + 1e-6
+        found[wins] = index
+        best[wins] = share[wins]
+    return found
 
 
 def gaussian(array, sigma_mm, spacing_mm):
@@ -173,6 +186,17 @@ def check_positive(option, value, *, or_zero=False):
     if not (0 < value < math.inf or (or_zero and value == 0)):
         least = "at least 0" if or_zero else "above 0"
         raise ConfigError(f"method.{option} must be {least}, got {value!r}.")
+
+
+def cubic(method, volume, limit):
+    """Returns the volume on cubic voxels with the side of its smallest.
+
+    Raises:
+        ConfigError: As `check_size`, if these are too many.
+    """
+    side_mm = finest(volume)
+    check_size(method, volume, limit, side_mm)
+    return resampled(volume, side_mm)
 
 
 def check_size(method, volume, limit, side_mm=None):

@@ -40,7 +40,7 @@ def chan_vese_contour(image, mask, iterations, *, smoothing, inside, outside):
     return _settled(attach, mask, iterations, smoothing)
 
 
-def geodesic_contour(stopping, mask, iterations, *, smoothing, balloon):
+def geodesic_contour(stopping, mask, iterations, *, smoothing, balloon, edge_share):
     """Moves a mask until it rests in the valleys of a stopping function; section 5.2.
 
     Args:
@@ -48,13 +48,13 @@ def geodesic_contour(stopping, mask, iterations, *, smoothing, balloon):
         mask: bool, same shape: where the contour starts.
         iterations: Steps at most.
         smoothing: How often the mask is smoothed per step.
-        balloon: 1 to grow, -1 to shrink, 0 for neither, where the stopping function is above its
-            40th percentile.
+        balloon: 1 to grow, -1 to shrink, 0 for neither, away from edges.
+        edge_share: Share of the voxels that count as edges, those of the lowest values.
 
     Returns:
         bool mask of the same shape.
     """
-    even = stopping > np.percentile(stopping, 40)
+    even = stopping > np.percentile(stopping, 100 * edge_share)
     slopes = np.gradient(stopping)
     cube = tuple(np.eye(mask.ndim, dtype=int))
 

@@ -88,7 +88,7 @@ def test_a_2d_image_may_lie_along_any_axis(method, ball):
 
 @each_method
 def test_mirrored_anatomy_gives_the_mirrored_mask(method, ball):
-    image = ball(noise=8).volume
+    image = ball((13, 27, 29), noise=8).volume  # the centre on a voxel: one voxel is the deepest
     expected = found(method, image)
     for axis in range(3):
         mirrored = Volume(np.flip(image.array, axis), image.affine)
@@ -113,7 +113,7 @@ def test_lengths_are_in_mm(method, ball):
     larger = Volume(image.array, image.affine * [2, 2, 2, 1])
     options = dict(SETTINGS[method])
     if method == "random_walker":
-        options["beta"] = 130.0 * 4  # changes per mm are squared
+        options["beta"] = 130.0 * 4  # of changes per mm, squared
     in_mm = {"sigma_mm", "close_mm", "radius_mm", "seed_radius_mm"} & set(
         options_of(METHODS[method])
     )
@@ -136,7 +136,7 @@ def test_another_channel_gives_another_mask(method, ball):
 @each_method
 def test_a_coarser_grid_gives_a_similar_mask(method, ball, dice):
     image = ball(noise=8)
-    coarse = found(method, image.volume, grid_mm=2.0)
+    coarse = found(method, image.volume, grid_mm=1.3)
     assert coarse.shape == image.truth.shape
     assert dice(coarse, image.truth) > 0.8
     assert differing(coarse, found(method, image.volume)) > 0
@@ -179,10 +179,7 @@ def test_classes_name_the_levels_from_dark_to_bright(method, ball):
     image = ball(noise=8, levels=(100, 0)).volume  # a dark ball
     options = SETTINGS[method] | {"classes": [2, 0]}
     labels = segment(method, image, 3, **options).array
-    if method == "adaptive_threshold":
-        assert labels[7, 14, 11] == 2
-    else:
-        assert labels[7, 14, 11] == (0 if method == "hysteresis" else 2)
+    assert labels[7, 14, 11] == 2
     with pytest.raises(ConfigError, match="the class 3; there are the classes 0 to 2"):
         segment(method, image, 3, **(options | {"classes": [0, 3]}))
     with pytest.raises(ConfigError, match="must list the class of each"):

@@ -7,7 +7,7 @@ from segkit.classical.image import box_slices
 from segkit.classical.image import check_size
 from segkit.classical.image import gaussian
 from segkit.classical.image import gradient
-from segkit.classical.image import nearest_onto
+from segkit.classical.image import labels_onto
 from segkit.classical.image import one_channel
 from segkit.classical.image import resampled
 from segkit.errors import ConfigError
@@ -60,13 +60,14 @@ def test_resampling_keeps_places():
         np.testing.assert_allclose(new.array[inside], at[inside], atol=1e-3)
 
 
-def test_labels_go_to_the_nearest_voxel():
-    labels = np.array([1, 2, 3]).reshape(1, 1, 3)
-    # Centres of 5 voxels in units of 3: 0.3, 0.9, 1.5, 2.1, 2.7.
-    assert nearest_onto(labels, (1, 1, 5)).ravel().tolist() == [1, 1, 2, 3, 3]
-    # Of 2: 0.75, 2.25.
-    assert nearest_onto(labels, (1, 1, 2)).ravel().tolist() == [1, 3]
-    assert nearest_onto(labels, (2, 1, 3)).tolist() == [[[1, 2, 3]], [[1, 2, 3]]]
+def test_the_class_with_the_largest_share_wins():
+    labels = np.array([1, 2, 3], np.uint8).reshape(1, 1, 3)
+    # Centres of 5 voxels, in units of 3: 0.3, 0.9, 1.5, 2.1, 2.7; old centres 0.5, 1.5, 2.5.
+    assert labels_onto(labels, (1, 1, 5)).ravel().tolist() == [1, 1, 2, 3, 3]
+    # Of 4 onto 2: each lies half way between two voxels, and ties go to the lower class.
+    pairs = np.array([0, 1, 2, 1], np.uint8).reshape(1, 4, 1)
+    assert labels_onto(pairs, (1, 2, 1)).ravel().tolist() == [0, 1]
+    assert labels_onto(labels, (2, 1, 3)).tolist() == [[[1, 2, 3]], [[1, 2, 3]]]
 
 
 def test_a_box_holds_the_voxels_whose_centres_lie_in_it():
