@@ -3,7 +3,7 @@
 What edges enclose is a region: the voxels without edge that are connected through their faces. A
 region has the class of its mean intensity (`levels.py`), and an edge voxel that of the nearest
 region, of two as near the one more like it. Where an edge has a gap, the two sides are one region:
-`close_mm` bridges gaps.
+`close_mm` makes edges thicker, which bridges gaps; borders stay in the middle of them.
 """
 
 import numpy as np
@@ -37,7 +37,7 @@ def sobel(
         num_classes: Number of classes, background included.
         threshold: Gradient of an edge, in units of the image per mm; `None` for Otsu's threshold
             of the gradients.
-        close_mm: Gaps up to twice this are closed, in mm.
+        close_mm: Gaps up to twice this are closed, in mm; so are regions as narrow.
         classes: Class of each level of intensity, from dark to bright; `None` for one per class.
 
     Returns:
@@ -78,7 +78,7 @@ def canny(
         low: Gradient down to which an edge is followed, in units of the image per mm; `None` for a
             quarter of `high`: less than Canny's half to a third, as a gap costs a whole region.
         high: Gradient from which it starts; `None` for Otsu's threshold of the gradients.
-        close_mm: Gaps up to twice this are closed, in mm.
+        close_mm: Gaps up to twice this are closed, in mm; so are regions as narrow.
         classes: Class of each level of intensity, from dark to bright; `None` for one per class.
 
     Returns:
@@ -132,12 +132,12 @@ def classes_between(method, volume, edges, num_classes, close_mm, classes):
         volume: `Volume`, float32 array `(depth, height, width)`.
         edges: bool, same shape.
         num_classes: Number of classes, background included.
-        close_mm: Gaps up to twice this are closed, in mm.
+        close_mm: Gaps up to twice this are closed, in mm; so are regions as narrow.
         classes: Class of each level of intensity, or `None`.
     """
     check_positive("close_mm", close_mm, or_zero=True)
     to_class = class_of_intensity(method, volume.array, num_classes, classes)
-    edges = closed(edges, close_mm, volume.spacing_mm)
+    edges = thickened(edges, close_mm, volume.spacing_mm)
     regions, number = ndimage.label(~edges)
     if not number:
         raise ConfigError(
@@ -149,14 +149,11 @@ def classes_between(method, volume, edges, num_classes, close_mm, classes):
     return _onto_edges(table[regions], edges, volume)
 
 
-def closed(mask, radius_mm, spacing_mm):
-    """Returns a mask closed by a ball: grown by `radius_mm`, then shrunk by as much."""
+def thickened(mask, radius_mm, spacing_mm):
+    """Returns a mask grown by `radius_mm`."""
     if radius_mm == 0 or not mask.any():
         return mask
-    grown = ndimage.distance_transform_edt(~mask, sampling=spacing_mm) <= radius_mm
-    if grown.all():
-        return grown
-    return ndimage.distance_transform_edt(grown, sampling=spacing_mm) > radius_mm
+    return ndimage.distance_transform_edt(~mask, sampling=spacing_mm) <= radius_mm
 
 
 def _ridges(slope, direction, spacing_mm, low):

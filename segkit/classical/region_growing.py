@@ -97,7 +97,7 @@ def confidence_connected(
 
     Reference:
         `itk::ConfidenceConnectedImageFilter` (ITK Software Guide, section 4.1.3), whose masks
-        these are.
+        these are; but a region of one voxel stays, where that filter's becomes empty.
     """
     check_positive("multiplier", multiplier)
     for option, value in (("iterations", iterations), ("neighbourhood", neighbourhood)):
