@@ -78,10 +78,13 @@ def watershed(
 
 
 def _minima(relief, depth):
-    """Numbers the minima that are deeper than a share of the relief."""
-    from skimage.morphology import h_minima
+    """Numbers the minima that are deeper than a share of the relief: the extended minima.
+
+    `skimage.morphology.h_minima` marks equally low minima of one basin apart.
+    """
     from skimage.morphology import local_minima
+    from skimage.morphology import reconstruction
 
     height = depth * float(np.percentile(relief, 99))
-    found = h_minima(relief, height) if height > 0 else local_minima(relief)
-    return ndimage.label(found, structure=np.ones((3, 3, 3)))[0]
+    filled = reconstruction(relief + height, relief, method="erosion") if height else relief
+    return ndimage.label(local_minima(filled), structure=np.ones((3, 3, 3)))[0]
