@@ -35,7 +35,8 @@ TABLES = (
 )
 WITH_TENSORFLOW = ("data_prep.pipeline", "data_prep.reader", "data_prep.service")
 HEAVY = ("tensorflow", "keras")
-SHARED = {"__init__", "checks", "ensemble"}  # modules beside the entries of a table
+# Modules beside the entries of a table.
+SHARED = {"__init__", "checks", "ensemble", "image", "levels", "seeds", "morphology"}
 
 
 def modules():
@@ -151,7 +152,11 @@ def test_table_entries_exist_and_every_file_is_in_the_table(table):
 
 @pytest.mark.parametrize(
     ("folder", "table"),
-    [("segkit/models", "segkit.models:MODELS"), ("data_prep/layouts", "data_prep.layouts:LAYOUTS")],
+    [
+        ("segkit/models", "segkit.models:MODELS"),
+        ("segkit/classical", "segkit.classical:METHODS"),
+        ("data_prep/layouts", "data_prep.layouts:LAYOUTS"),
+    ],
 )
 def test_no_file_is_missing_from_its_table(folder, table):
     module, _, attribute = table.partition(":")
