@@ -4,6 +4,7 @@ A method takes a `Volume` of one float32 channel and returns class indices on it
 that give its regions their classes are in `levels.py` (by rank of intensity) and `seeds.py`.
 """
 
+from segkit.errors import ConfigError
 from segkit.tables import check_options
 from segkit.tables import load
 from segkit.tables import options_of
@@ -95,6 +96,8 @@ def segment(name, volume, num_classes, **options):
         DataError: The image is constant, or holds NaN or infinite values.
     """
     of_image, of_method = check_method(name, options)
+    if num_classes > 256:
+        raise ConfigError(f"methods tell up to 256 classes apart, got {num_classes}.")
     import numpy as np  # after the checks
 
     from segkit.classical.image import box_slices

@@ -37,8 +37,8 @@ def find_seeds(method, volume, num_classes, *, seeds, seed_units, classes):
         Dict class index -> voxel indices, int array `(points, 3)`.
 
     Raises:
-        ConfigError: A point lies outside the image, a class does not exist, or both `seeds` and
-            `classes` are given.
+        ConfigError: A point lies outside the image, a class does not exist, no class but the
+            background has a point, or both `seeds` and `classes` are given.
     """
     if seeds is not None:
         if classes is not None:
@@ -46,7 +46,12 @@ def find_seeds(method, volume, num_classes, *, seeds, seed_units, classes):
                 f"{method} takes method.seeds, which name their classes, or method.classes; got "
                 "both. Leave one out."
             )
-        return place_seeds(volume, num_classes, seeds, seed_units)
+        points = place_seeds(volume, num_classes, seeds, seed_units)
+        if not any(points):
+            raise ConfigError(
+                f"method.seeds must list a point of a class other than the background, got {seeds}."
+            )
+        return points
     indices = class_of_intensity(method, volume.array, num_classes, classes)(volume.array)
     found = {index: indices == index for index in range(1, num_classes)}
     return {
@@ -150,8 +155,10 @@ def markers(method, volume, num_classes, *, seeds, seed_units, seed_radius_mm, c
 
 
 def _voxel(volume, index, point, units):
-    if len(point) != 3:
-        raise ConfigError(f"method.seeds: a point has three numbers, class {index} has {point}.")
+    if len(point) != 3 or not np.isfinite(point).all():
+        raise ConfigError(
+            f"method.seeds: a point has three finite numbers, class {index} has {point}."
+        )
     place = _from_fraction if units == "fraction" else _from_mm
     voxel = place(volume, np.array(point, np.float64))
     if not all(0 <= v < n for v, n in zip(voxel, volume.shape, strict=True)):

@@ -186,6 +186,11 @@ def test_classes_name_the_levels_from_dark_to_bright(method, ball):
         segment(method, image, 3, **(options | {"classes": [1]}))
 
 
+def test_more_classes_than_a_byte_holds_are_refused(ball):
+    with pytest.raises(ConfigError, match="up to 256 classes apart, got 257"):
+        segment("otsu", ball().volume, 257)
+
+
 def test_names_and_options_are_checked_before_anything_else():
     with pytest.raises(ConfigError, match="Did you mean 'otsu'"):
         check_method("otzu", {})

@@ -34,7 +34,8 @@ def test_a_fraction_is_of_the_extent_of_each_axis():
     [
         ({1: [[3.5, 5, 7]]}, "mm", "x -10 to 2 mm, y 5 to 20 mm, z 7 to 23 mm"),
         ({1: [[0.2, 1.01, 0]]}, "fraction", "outside the image, which spans 0 to 1"),
-        ({1: [[0.2, 0.3]]}, "fraction", "three numbers"),
+        ({1: [[0.2, 0.3]]}, "fraction", "three finite numbers"),
+        ({1: [[0, np.nan, 0]]}, "mm", "three finite numbers"),
         ({2: [[0, 0, 0]]}, "fraction", "the class 2; there are the classes 0 to 1"),
         ({1: [[0, 0, 0]]}, "voxel", "Known: fraction, mm"),
     ],
@@ -69,6 +70,12 @@ def test_without_seeds_each_level_has_one(ball):
 def test_seeds_and_classes_exclude_each_other():
     with pytest.raises(ConfigError, match="got both"):
         find_seeds("x", empty(2, 2, 2), 2, seeds={1: []}, seed_units="mm", classes=[0, 1])
+
+
+@pytest.mark.parametrize("seeds", [{}, {1: []}, {0: [[0, 0, 0]]}])
+def test_seeds_without_a_point_of_the_foreground_are_refused(seeds):
+    with pytest.raises(ConfigError, match="a point of a class other than the background"):
+        find_seeds("x", empty(2, 2, 2), 2, seeds=seeds, seed_units="fraction", classes=None)
 
 
 def test_what_several_classes_reach_is_of_the_nearest_seed_in_mm():
