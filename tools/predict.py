@@ -176,6 +176,8 @@ def like_data(args, options, source):
     from segkit.volume import Volume
 
     manifest = load_manifest(args.data)
+    if not manifest["classes"]:
+        raise DataError(f"the data set {args.data} has no labels and so no classes. Leave it out.")
     classes = read_outputs(manifest["classes"], {}).classes
     plan = Plan.from_json(manifest["preprocess"])
 

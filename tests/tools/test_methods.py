@@ -175,6 +175,12 @@ def test_mistakes_of_prediction(mr_run, tmp_path, mistake):
     assert "is 7 everywhere" in mistake(predict.main, *given, tmp_path / "flat.nii.gz")
     line = mistake(predict.main, *given, tmp_path / "two.nii.gz", "--data", mr_run.data)
     assert "the data set takes 1 channel(s) (MRI), --input has 2" in line
+    unlabelled = json.loads((mr_run.data / "dataset.json").read_text()) | {"classes": []}
+    (tmp_path / "unlabelled").mkdir()
+    (tmp_path / "unlabelled" / "dataset.json").write_text(json.dumps(unlabelled))
+    data = ("--data", tmp_path / "unlabelled")
+    assert "has no labels" in mistake(predict.main, *given, "x", *data)
+    assert "has no labels" in mistake(evaluate.main, "--method", "otsu", *data)
     line = mistake(predict.main, *given, "x", "--probabilities", tmp_path / "p.nii.gz")
     assert "--probabilities goes with --run" in line
     assert "goes with --method" in mistake(
