@@ -233,6 +233,28 @@ def normalise(channel, scheme):
     return channel.astype(np.float32)
 
 
+def denormalise(image, normalization):
+    """Returns a prepared image in units of its source, as far as the plan knows them.
+
+    Args:
+        image: float32 array `(d, h, w, c)`.
+        normalization: The plan's dict per channel, as `normalise` takes it.
+
+    Returns:
+        float32 array of that shape: `ct` and `rescale` inverted, values that were clipped remain
+        so; `zscore` stays in deviations from the mean of the case, which are not kept.
+    """
+    image = image.copy()
+    for channel, scheme in enumerate(normalization):
+        if scheme["scheme"] == "ct":
+            image[..., channel] *= max(scheme["std"], 1e-8)
+            image[..., channel] += scheme["mean"]
+        elif scheme["scheme"] == "rescale":
+            image[..., channel] *= scheme["high"] - scheme["low"]
+            image[..., channel] += scheme["low"]
+    return image
+
+
 def new_shape(shape, spacing_mm, target_mm):
     """Returns the lengths that give `shape` the target spacing, as a list of int.
 

@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
+
 from segkit.errors import ConfigError
 from segkit.errors import nearest
 
@@ -125,6 +127,30 @@ def check_options(table, name, options, what, also=()):
     for key, option in known.items():
         if option.default is MISSING and key not in options:
             raise ConfigError(f"{what} {name!r} needs the option {key!r}; add {what}.{key}.")
+
+
+def parse_pairs(declared, pairs, flag):
+    """Returns the options that a command line sets, as a dict key -> value.
+
+    Args:
+        declared: Dict of `options_of`: what it declares as text is not read as YAML.
+        pairs: Strings `key=value`, the value in YAML; later ones win.
+        flag: Name of the command-line flag, for the message.
+
+    Raises:
+        ConfigError: A string is no such pair, or its value is not valid YAML.
+    """
+    options = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{flag} must be like key=value, got {pair!r}.")
+        is_text = key in declared and "str" in (declared[key].annotation or "")
+        try:
+            options[key] = value if is_text else yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{flag} {key}: {value!r} is not valid YAML.") from error
+    return options
 
 
 def named_options(value, what, table=None):

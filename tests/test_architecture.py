@@ -25,7 +25,7 @@ LAYERS = (
         "segkit.priors",
     ),
     ("segkit.layers", "segkit.losses", "segkit.metrics", "segkit.io"),
-    ("segkit.models",),
+    ("segkit.models", "segkit.classical"),
     ("segkit.training", "segkit.inference", "segkit.export", "data_prep"),
     ("tools",),
 )
@@ -34,6 +34,7 @@ TABLES = (
     "segkit.losses:LOSSES",
     "segkit.metrics:METRICS",
     "segkit.models:MODELS",
+    "segkit.classical:METHODS",
     "segkit.training:OPTIMIZERS",
     "segkit.training:SCHEDULES",
     "segkit.training:AVERAGES",
@@ -50,6 +51,10 @@ SHARED = {
     "checks",
     "encoder_decoder",
     "ensemble",
+    "image",
+    "levels",
+    "morphology",
+    "seeds",
     "stages",
     "vgg16",
 }
@@ -126,6 +131,7 @@ def free_of_tensorflow(name):
         "segkit.errors",
         "segkit.outputs",
         "segkit.priors",
+        "segkit.classical",
     )
     return name.startswith((*light, "tools"))
 
@@ -168,7 +174,11 @@ def test_table_entries_exist_and_every_file_is_in_the_table(table):
 
 @pytest.mark.parametrize(
     ("folder", "table"),
-    [("segkit/models", "segkit.models:MODELS"), ("data_prep/layouts", "data_prep.layouts:LAYOUTS")],
+    [
+        ("segkit/models", "segkit.models:MODELS"),
+        ("segkit/classical", "segkit.classical:METHODS"),
+        ("data_prep/layouts", "data_prep.layouts:LAYOUTS"),
+    ],
 )
 def test_no_file_is_missing_from_its_table(folder, table):
     module, _, attribute = table.partition(":")

@@ -10,6 +10,7 @@ from segkit.tables import check_type
 from segkit.tables import load
 from segkit.tables import named_options
 from segkit.tables import options_of
+from segkit.tables import parse_pairs
 
 TABLE = {"join": "posixpath:join", "ghost": "posixpath:ghost"}
 ENTRY = """
@@ -135,3 +136,13 @@ def test_a_model_typo_is_answered_without_keras():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
     assert "Did you mean 'filters'" in out
     assert out.strip().endswith("False")
+
+
+def test_pairs_of_a_command_line_are_yaml_but_for_text(table):
+    declared = options_of(table["thing"])
+    pairs = ["width=2", "kinds=[1, 2]", "must=12", "width=3", "new={a: 1}"]
+    expected = {"width": 3, "kinds": [1, 2], "must": "12", "new": {"a": 1}}
+    assert parse_pairs(declared, pairs, "--set") == expected
+    for pair, message in (("width", "like key=value"), ("=2", "like key"), ("kinds=[", "YAML")):
+        with pytest.raises(ConfigError, match=f"--set.*{message}"):
+            parse_pairs(declared, [pair], "--set")

@@ -1,18 +1,22 @@
-"""Scores a trained run on whole cases, on the grid of their source images."""
+"""Scores a trained run, or a method without training, on whole cases on their source grid."""
 
 import argparse
-import csv
 import itertools
 import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from segkit.classical import METHODS
+from segkit.classical import parse_options
 from segkit.errors import ConfigError
 from segkit.errors import DataError
+from segkit.errors import SegkitError
 from segkit.errors import exit_code
 from segkit.errors import nearest
 
@@ -21,6 +25,8 @@ EXAMPLES = """examples:
   python tools/evaluate.py --run runs/MY_RUN --split test --mirror
   python tools/evaluate.py --run runs/MY_RUN --data data/other --split fold2
   python tools/evaluate.py --run runs/MY_RUN --boundary membrane
+  python tools/evaluate.py --method watershed --data data/hippocampus --fold 0
+  python tools/evaluate.py --method multi_otsu --set "classes=[0,2,1]" --data data/MY_DATA
 """
 POLICY = (
     "A class absent from truth and prediction has no score: it is left out of the means and "
@@ -29,14 +35,54 @@ POLICY = (
 )
 
 
+class Job(NamedTuple):
+    """What is scored, on what, and where the report goes: to `folder`/evaluation/`split`.
+
+    `segment` takes a prepared image `(d, h, w, c)` and the manifest's entry of its case; it
+    returns class indices on the source grid, a function from the index of a prepared slice to
+    its class indices, and one from a class to its probability on the source grid. `header`
+    identifies what is scored in the report; `boundary` is the index of --boundary.
+    """
+
+    header: dict
+    data: Path
+    manifest: dict
+    split: str
+    outputs: object
+    segment: Callable
+    folder: Path
+    boundary: int | None
+
+
 def parse_args(argv):
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--run", required=True, metavar="FOLDER", help="run folder of tools/train.py")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--run", metavar="FOLDER", help="run folder of tools/train.py")
+    which.add_argument(
+        "--method", metavar="NAME", help=f"a method without training: {', '.join(METHODS)}"
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="option of the method, see docs/classical.md; may be repeated",
+    )
     add("--data", metavar="FOLDER", help="prepared data set (default: the run's own)")
-    add("--split", default="val", help="val (the run's validation fold), test, fold0, fold1, ...")
+    add(
+        "--split",
+        default="val",
+        help="val (the run's validation fold; of a method fold0), test, fold0, fold1, ...",
+    )
+    add("--fold", dest="split", type="fold{}".format, metavar="N", help="short for --split foldN")
+    add(
+        "--out",
+        metavar="FOLDER",
+        help="of a method: where the report goes (default: runs/METHOD-DATA)",
+    )
     add("--overlap", type=float, help="share of a tile covered again (default: the run's)")
     add(
         "--mirror",
@@ -48,7 +94,7 @@ def parse_args(argv):
         metavar="CLASS",
         help="class that separates objects: score the segments that it leaves, too",
     )
-    add("--devices", default="auto", choices=("auto", "cpu", "gpu"), help="default: auto")
+    add("--devices", choices=("auto", "cpu", "gpu"), help="default: auto")
     return parser.parse_args(argv)
 
 
@@ -59,32 +105,111 @@ def main(argv=None):
 
 def evaluate(args):
     """Predicts, scores, writes and prints."""
+    job = method_job(args) if args.method else run_job(args)
+    from segkit.inference.report import table
+
+    results = score_cases(job)
+    report = summarise(results, job.outputs, {**job.header, "data": job.manifest["name"]})
+    report |= {"split": job.split, "policy": POLICY}
+    if args.boundary:
+        from segkit.inference.boundary import summarise_boundary
+
+        cases = [result["boundary"] for result in results]
+        report["boundary"] = summarise_boundary(args.boundary, cases)
+    folder = job.folder / "evaluation" / job.split
+    write(folder, report, results, job.manifest)
+    print(table(report))
+    print(f"\nPer-case scores, results.json and pictures: {folder}")
+
+
+def run_job(args):
+    """Returns the `Job` of a trained run."""
+    refuse(args, "--method", set=[], out=None)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from segkit.inference.boundary import boundary_index
-    from segkit.inference.boundary import summarise_boundary
     from segkit.inference.predictor import predictor_of
     from segkit.training.devices import make_strategy
     from segkit.training.run import load_run
 
-    if args.devices != "auto":  # "auto": TensorFlow's own choice, the first GPU if there is one
+    if args.devices in ("cpu", "gpu"):  # else TensorFlow's own choice, the first GPU if any
         make_strategy(f"{args.devices}:1")
     run = load_run(args.run)
-    boundary = boundary_index(args.boundary, run.outputs)
     data = Path(args.data or run.config.data.path)
-    split = f"fold{run.config.data.fold}" if args.split == "val" else args.split
-    manifest = matching_manifest(data, run)
-    predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
-    results = score_cases(predictor, data, manifest, split, run.outputs, boundary)
-    header = {"run": run.folder.name, "data": manifest["name"]}
-    report = summarise(results, run.outputs, header)
-    report |= {"split": split, "policy": POLICY}
-    if args.boundary:
-        cases = [result["boundary"] for result in results]
-        report["boundary"] = summarise_boundary(args.boundary, cases)
-    folder = run.folder / "evaluation" / split
-    write(folder, report, results, manifest)
-    print(table(report))
-    print(f"\nPer-case scores, results.json and pictures: {folder}")
+    return Job(
+        header={"run": run.folder.name},
+        data=data,
+        manifest=matching_manifest(data, run),
+        split=f"fold{run.config.data.fold}" if args.split == "val" else args.split,
+        outputs=run.outputs,
+        segment=with_network(predictor_of(run, overlap=args.overlap, mirror=args.mirror)),
+        folder=run.folder,
+        boundary=boundary_index(args.boundary, run.outputs),
+    )
+
+
+def method_job(args):
+    """Returns the `Job` of a method without training."""
+    refuse(args, "--run", overlap=None, mirror=None, devices=None)
+    options = parse_options(args.method, args.set)
+    if args.data is None:
+        raise ConfigError("--method needs --data, the prepared data set to score it on.")
+    from data_prep.manifest import load_manifest
+    from segkit.inference.boundary import boundary_index
+    from segkit.outputs import read_outputs
+
+    data = Path(args.data)
+    manifest = load_manifest(data)
+    if not manifest["classes"]:
+        raise DataError(f"the data set {data} has no labels to compare with.")
+    outputs = read_outputs(manifest["classes"], {})
+    normalization = manifest["preprocess"]["normalization"]
+    return Job(
+        header={"method": args.method, "options": options},
+        data=data,
+        manifest=manifest,
+        split="fold0" if args.split == "val" else args.split,
+        outputs=outputs,
+        segment=with_method(args.method, options, len(outputs.classes), normalization),
+        folder=Path(args.out or Path("runs") / f"{args.method}-{data.resolve().name}"),
+        boundary=boundary_index(args.boundary, outputs),
+    )
+
+
+def refuse(args, flag, **defaults):
+    """Refuses arguments that mean something with the other of `--run` and `--method` only."""
+    for name, default in defaults.items():
+        if getattr(args, name) != default:
+            raise ConfigError(f"--{name} goes with {flag}. Leave it out.")
+
+
+def with_network(predictor):
+    """Returns the `Job.segment` of a trained network."""
+    from segkit.inference.predictor import onto_source
+    from segkit.inference.predictor import probability_onto_source
+    from segkit.regions import class_map
+
+    def segment(image, case):
+        logits = predictor.logits(image)
+        return (
+            onto_source(predictor, logits, case),
+            lambda index: class_map(logits[index], predictor.class_order),
+            lambda index: probability_onto_source(predictor, logits, case, index),
+        )
+
+    return segment
+
+
+def with_method(name, options, num_classes, normalization):
+    """Returns the `Job.segment` of a method without training."""
+    from data_prep.baseline import segment_prepared
+    from data_prep.preprocess import undo
+
+    def segment(image, case):
+        labels = segment_prepared(image, case, normalization, num_classes, name, options)
+        mask = undo(labels, case)
+        return mask, lambda index: labels[index], lambda index: (mask == index).astype(np.float32)
+
+    return segment
 
 
 def matching_manifest(data, run):
@@ -101,71 +226,58 @@ def matching_manifest(data, run):
     return manifest
 
 
-def score_cases(predictor, data, manifest, split, outputs, boundary):
+def score_cases(job):
     """Returns one dict per labelled case of a split: id, counts, voxel size and a slice.
 
-    With the index of a class as `boundary` also the scores of `segkit.inference.boundary`.
+    With a boundary also the scores of `segkit.inference.boundary`.
     """
-    import tensorflow as tf
     from tqdm import tqdm
 
     from segkit.inference.boundary import score_boundary
     from segkit.inference.overlay import pick_slice
     from segkit.inference.scores import count_voxels
     from segkit.inference.scores import voxel_ml
-    from segkit.volume import Volume
-    from segkit.volume import orientation_of
-    from segkit.volume import reoriented_affine
 
-    ids = [case for case, entry in manifest["cases"].items() if entry["split"] == split]
+    cases, outputs, split = job.manifest["cases"], job.outputs, job.split
+    ids = [case for case, entry in cases.items() if entry["split"] == split]
     if not ids:
-        known = {entry["split"] for entry in manifest["cases"].values()} | {"val"}
-        raise ConfigError(f"no case of {data} is in the split {split!r}. {nearest(split, known)}")
-    orientation, results = manifest["preprocess"]["orientation"], []
+        known = {entry["split"] for entry in cases.values()} | {"val"}
+        raise ConfigError(
+            f"no case of {job.data} is in the split {split!r}. {nearest(split, known)}"
+        )
+    results = []
     kept = {"num_classes": len(outputs.classes), "ignore_label": outputs.ignore_label}
     regions = list(outputs.regions.values())
+    read = whole_cases(job.data, job.manifest, split)
     for case, image, label, truth in tqdm(
-        whole_cases(data, manifest, split), total=len(ids), desc=split, unit="case", disable=None
+        read, total=len(ids), desc=split, unit="case", disable=None
     ):
         if truth is None:
             continue
-        entry = manifest["cases"][case]
-        logits = predictor.logits(image)
-        mask = predictor.restore(
-            logits, tf.constant(entry["crop"]), tf.constant(entry["oriented_shape"])
-        )
-        affine = np.array(entry["source_affine"])
-        oriented = reoriented_affine(affine, entry["source_shape"], orientation)
-        mask = Volume(mask.numpy(), oriented).oriented(orientation_of(affine)).array
+        entry = cases[case]
+        try:
+            mask, classes_at, probability_of = job.segment(image, entry)
+        except SegkitError as error:
+            raise type(error)(f"case {case}: {error}") from None
+        shown = np.where(label == outputs.ignore_label, 0, label)
         results.append(
             {
                 "case": case,
                 "counts": count_voxels(truth, mask, **kept),
                 "region_counts": count_voxels(truth, mask, regions=regions, **kept),
-                "voxel_ml": voxel_ml(affine, truth.shape),
-                "slice": pick_slice(
-                    image,
-                    np.where(label == outputs.ignore_label, 0, label),
-                    logits.numpy(),
-                    entry["spacing_mm"],
-                    outputs.class_order,
-                ),
+                "voxel_ml": voxel_ml(np.array(entry["source_affine"]), truth.shape),
+                "slice": pick_slice(image, shown, classes_at, entry["spacing_mm"]),
             }
         )
-        if boundary is not None:
-            _, probabilities = predictor.restore(
-                logits,
-                tf.constant(entry["crop"]),
-                tf.constant(entry["oriented_shape"]),
-                with_probabilities=True,
-            )
-            probability = Volume(probabilities[..., boundary].numpy(), oriented)
-            probability = probability.oriented(orientation_of(affine)).array
+        if job.boundary is not None:
+            probability = probability_of(job.boundary)
             results[-1]["boundary"] = score_boundary(
-                truth, mask, probability, boundary, ignore_label=outputs.ignore_label
+                truth, mask, probability, job.boundary, ignore_label=outputs.ignore_label
             )
     if not results:
-        raise DataError(f"no case of the split {split!r} of {data} has a label to compare with.")
+        raise DataError(
+            f"no case of the split {split!r} of {job.data} has a label to compare with."
+        )
     return results
 
 
@@ -242,6 +354,9 @@ def scores_per_case(counts):
 def write(folder, report, results, manifest):
     """Writes results.json, tables and pictures; a folder of an earlier evaluation goes."""
     from segkit.inference.boundary import write_boundary
+    from segkit.inference.report import write_cases
+    from segkit.inference.report import write_pictures
+    from segkit.inference.report import write_regions
 
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
@@ -261,96 +376,6 @@ def write(folder, report, results, manifest):
         raise DataError(f"cannot write {folder}: {error.strerror or error}.") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def write_cases(path, report, results):
-    """Writes one row per case and class."""
-    names = [entry["name"] for entry in report["classes"]]
-    rows = [(r, r["counts"], report["per_case"][r["case"]]) for r in results]
-    write_table(path, "class", names, rows)
-
-
-def write_regions(path, report, results):
-    """Writes one row per case and region."""
-    names = [entry["name"] for entry in report["regions"]]
-    rows = [(r, r["region_counts"][1:], report["per_case"][r["case"]]["regions"]) for r in results]
-    write_table(path, "region", names, rows)
-
-
-def write_table(path, what, names, cases):
-    """Writes one row per case and name; `cases` are triples of result, counts and scores."""
-    columns = ("case", what, "dice", "iou", "accuracy", "true_voxels", "predicted_voxels")
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*columns, "true_ml", "predicted_ml"])
-        for result, counts, scores in cases:
-            ml = result["voxel_ml"]
-            for index, name in enumerate(names):
-                hits, extra, missed = counts[index]
-                voxels = [int(hits + missed), int(hits + extra)]
-                values = [scores[score][index] for score in columns[2:5]]
-                volumes = [None, None] if ml is None else [round(v * ml, 6) for v in voxels]
-                writer.writerow([result["case"], name, *values, *voxels, *volumes])
-
-
-def write_pictures(folder, report, results, manifest):
-    """Draws the cases with the worst, median and best mean foreground Dice."""
-    from segkit.inference.overlay import save_overlay
-
-    ranked = []
-    for result in results:
-        dice = [d for d in report["per_case"][result["case"]]["dice"][1:] if d is not None]
-        if dice:
-            ranked.append((sum(dice) / len(dice), result))
-    ranked.sort(key=lambda pair: pair[0])
-    names = [entry["name"] for entry in manifest["classes"]]
-    flat = all(entry["source_shape"][0] == 1 for entry in manifest["cases"].values())
-    for rank, index in {"worst": 0, "median": len(ranked) // 2, "best": -1}.items():
-        if ranked:
-            dice, result = ranked[index]
-            title = f"{rank}: {result['case']}, mean foreground Dice {dice:.3f}"
-            path = folder / f"{rank}.png"
-            save_overlay(path, result["slice"], names, title, upright=flat)
-
-
-def table(report):
-    """Returns the summary as text."""
-    from segkit.inference.boundary import boundary_lines
-
-    regions = report.get("regions", [])
-    names = [entry["name"] for entry in report["classes"] + regions]
-    width = max(map(len, [*names, "mean foreground"]))
-    lines = [
-        f"{report['run']} on {report['split']} of {report['data']}: {report['cases']} cases",
-        "",
-        f"{'':{width}}  Dice   95 % interval    IoU    accuracy  cases  absent",
-    ]
-    lines += [line(entry, width, report["cases"]) for entry in report["classes"]]
-    lines.append(f"{'mean foreground':{width}}  {row(report, 'mean_foreground_')}")
-    if regions:
-        lines += ["", *(line(entry, width, report["cases"]) for entry in regions)]
-        lines.append(f"{'mean regions':{width}}  {row(report, 'mean_region_')}")
-    if "boundary" in report:
-        lines += ["", *boundary_lines(report["boundary"], shown)]
-    return "\n".join(lines)
-
-
-def line(entry, width, cases):
-    """Returns the line of the table for a class or a region."""
-    absent = entry["absent"]
-    return f"{entry['name']:{width}}  {row(entry, '')}  {cases - absent:>5}  {absent:>6}"
-
-
-def row(entry, prefix):
-    """Returns the numbers of one line of the table."""
-    low, high = (shown(n) for n in entry[f"{prefix}dice_interval"])
-    dice, iou, accuracy = (shown(entry[prefix + name]) for name in ("dice", "iou", "accuracy"))
-    return f"{dice}  {low} - {high}  {iou}  {accuracy:>8}"
-
-
-def shown(value):
-    """Returns a score in five characters."""
-    return "  -  " if value is None else f"{value:.3f}"
 
 
 def number(value):

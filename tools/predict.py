@@ -1,4 +1,4 @@
-"""Segments one study with a trained run: a mask on the grid of the input, and its volumes."""
+"""Segments one study by a trained run or a method: a mask on the grid of the input, volumes."""
 
 import argparse
 import contextlib
@@ -7,8 +7,13 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from segkit import __version__
+from segkit.classical import METHODS
+from segkit.classical import count_classes
+from segkit.classical import parse_options
+from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.errors import exit_code
 
@@ -18,9 +23,12 @@ EXAMPLES = """examples:
   python tools/predict.py --run runs/MY_RUN --input t1.nii.gz --input flair.nii.gz \\
       --output mask.nii.gz --probabilities probabilities.nii.gz --mirror
   python tools/predict.py --run runs/MY_RUN --input photo.png --output mask.png
+  python tools/predict.py --method otsu --set smooth_mm=1 --input ct.nii.gz --output mask.nii.gz
+  python tools/predict.py --method region_growing --set "seeds={1: [[-32, 10, 41]]}" \\
+      --set tolerance=40 --input DICOM_FOLDER --output mask.nii.gz
 
-The mask holds the values that the labels of the training data had. Beside it stands a JSON file
-with the voxels and the volume of each class.
+The mask holds the values that the labels of the training data had; of a method without --data it
+holds the class indices. Beside it stands a JSON file with the voxels and the volume of each class.
 """
 ENDINGS = (".nii.gz", ".nii", ".png")
 
@@ -30,7 +38,24 @@ def parse_args(argv):
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--run", required=True, metavar="FOLDER", help="run folder of tools/train.py")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--run", metavar="FOLDER", help="run folder of tools/train.py")
+    which.add_argument(
+        "--method", metavar="NAME", help=f"a method without training: {', '.join(METHODS)}"
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="option of the method, see docs/classical.md; may be repeated",
+    )
+    add(
+        "--data",
+        metavar="FOLDER",
+        help="of a method: prepared data set that gives the classes, and as which the input is "
+        "prepared (default: the input as it is)",
+    )
     add(
         "--input",
         required=True,
@@ -51,7 +76,7 @@ def parse_args(argv):
         action=argparse.BooleanOptionalAction,
         help="average over all flips (default: the run's)",
     )
-    add("--devices", default="auto", choices=("auto", "cpu", "gpu"), help="default: auto")
+    add("--devices", choices=("auto", "cpu", "gpu"), help="default: auto")
     return parser.parse_args(argv)
 
 
@@ -65,45 +90,121 @@ def predict(args):
     output = writable(args.output, ENDINGS)
     if args.probabilities:
         writable(args.probabilities, ENDINGS[:2])
+    segment = by_method(args) if args.method else by_network(args)
     image = read_input(args.input, args.series)
     for note in image.notes:
         print(f"note: {note}", file=sys.stderr)
     if output.suffix == ".png" and image.shape[0] > 1:
         raise DataError(f"a PNG holds one slice, the input has {image.shape[0]}. Write .nii.gz.")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from segkit.inference.predictor import predict_volume
-    from segkit.inference.predictor import predictor_of
-    from segkit.training.devices import make_strategy
-    from segkit.training.run import load_run
-
-    if args.devices != "auto":  # "auto": TensorFlow's own choice, the first GPU if there is one
-        make_strategy(f"{args.devices}:1")
-    run = load_run(args.run)
-    channels = run.channels
-    if image.num_channels != len(channels):
-        raise DataError(
-            f"the run takes {len(channels)} channel(s) ({', '.join(channels)}), --input has "
-            f"{image.num_channels}. Give --input once per channel, in this order."
-        )
-    predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
-    with progress() as on_tile:
-        result = predict_volume(
-            predictor, image, with_probabilities=bool(args.probabilities), on_tile=on_tile
-        )
-    mask = result[0] if args.probabilities else result
-    report = describe(mask, run, image.notes)
+    found = segment(image)
+    report = describe(found, image.notes)
     sidecar = output.with_name(f"{stem(output)}.json")
     try:
-        write_mask(output, mask, run.outputs.classes)
-        if args.probabilities:
+        write_mask(output, found.mask, found.classes)
+        if found.probabilities is not None:
             from segkit.io.nifti import write_nifti
 
-            write_nifti(args.probabilities, result[1])
+            write_nifti(args.probabilities, found.probabilities)
         sidecar.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise DataError(f"cannot write beside {output}: {error.strerror or error}.") from None
     print(summary(report))
     print(f"\n{output}, described in {sidecar.name}")
+
+
+class Found(NamedTuple):
+    """A segmentation: by what, the mask of class indices, its classes, maybe probabilities."""
+
+    source: dict
+    mask: object
+    classes: list
+    probabilities: object = None
+
+
+def by_network(args):
+    """Returns the function from the input `Volume` to what a trained run finds in it."""
+    refuse(args, "--method", set=[], data=None)
+
+    def segment(image):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        from segkit.inference.predictor import predict_volume
+        from segkit.inference.predictor import predictor_of
+        from segkit.training.devices import make_strategy
+        from segkit.training.run import load_run
+
+        if args.devices in ("cpu", "gpu"):  # else TensorFlow's own choice, the first GPU if any
+            make_strategy(f"{args.devices}:1")
+        run = load_run(args.run)
+        check_channels(image, run.channels, "run")
+        predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
+        wanted = bool(args.probabilities)
+        with progress() as on_tile:
+            result = predict_volume(predictor, image, with_probabilities=wanted, on_tile=on_tile)
+        source = {"run": run.folder.resolve().name, "model": run.config.model.name}
+        mask, probabilities = result if wanted else (result, None)
+        return Found(source, mask, run.outputs.classes, probabilities)
+
+    return segment
+
+
+def by_method(args):
+    """Returns the function from the input `Volume` to what a method without training finds."""
+    refuse(args, "--run", probabilities=None, overlap=None, mirror=None, devices=None)
+    options = parse_options(args.method, args.set)
+    source = {"method": args.method, "options": options}
+    if args.data:
+        return like_data(args, options, source)
+
+    def segment(image):
+        from segkit.classical import segment as segment_volume
+
+        names = ["background", *(f"class {n}" for n in range(1, count_classes(options)))]
+        classes = [{"name": name, "value": value} for value, name in enumerate(names)]
+        return Found(source, segment_volume(args.method, image, len(names), **options), classes)
+
+    return segment
+
+
+def like_data(args, options, source):
+    """Returns the function as `by_method`, for an input that is prepared as a data set was."""
+    from data_prep.baseline import segment_prepared
+    from data_prep.manifest import load_manifest
+    from data_prep.plan import Plan
+    from data_prep.preprocess import prepare
+    from data_prep.preprocess import undo
+    from segkit.outputs import read_outputs
+    from segkit.volume import Volume
+
+    manifest = load_manifest(args.data)
+    if not manifest["classes"]:
+        raise DataError(f"the data set {args.data} has no labels and so no classes. Leave it out.")
+    classes = read_outputs(manifest["classes"], {}).classes
+    plan = Plan.from_json(manifest["preprocess"])
+
+    def segment(image):
+        check_channels(image, manifest["channels"], "data set")
+        prepared = prepare(image, None, plan)
+        case, seen = prepared.geometry, (plan.normalization, len(classes))
+        labels = segment_prepared(prepared.image, case, *seen, args.method, options)
+        return Found(source, Volume(undo(labels, case), image.affine), classes)
+
+    return segment
+
+
+def refuse(args, flag, **defaults):
+    """Refuses arguments that mean something with the other of `--run` and `--method` only."""
+    for name, default in defaults.items():
+        if getattr(args, name) != default:
+            raise ConfigError(f"--{name} goes with {flag}. Leave it out.")
+
+
+def check_channels(image, channels, what):
+    """Raises `DataError` if the input has another number of channels than the run or data set."""
+    if image.num_channels != len(channels):
+        raise DataError(
+            f"the {what} takes {len(channels)} channel(s) ({', '.join(channels)}), --input has "
+            f"{image.num_channels}. Give --input once per channel, in this order."
+        )
 
 
 def writable(path, endings):
@@ -154,18 +255,17 @@ def progress():
         yield on_tile
 
 
-def describe(mask, run, notes):
+def describe(found, notes):
     """Returns what stands in the JSON file."""
     import numpy as np
 
     from segkit.inference.scores import voxel_ml
 
+    mask, classes = found.mask, found.classes
     ml = voxel_ml(mask.affine, mask.shape)
-    classes = run.outputs.classes
     counts = np.bincount(mask.array.reshape(-1), minlength=len(classes)).tolist()
     return {
-        "run": run.folder.resolve().name,
-        "model": run.config.model.name,
+        **found.source,
         "segkit": __version__,
         "shape": list(mask.shape),
         "spacing_mm": list(mask.spacing_mm),

@@ -5,13 +5,12 @@ import os
 import sys
 import time
 
-import yaml
-
 from data_prep.layouts import LAYOUTS
 from data_prep.layouts import scan_source
 from segkit.errors import ConfigError
 from segkit.errors import exit_code
 from segkit.tables import options_of
+from segkit.tables import parse_pairs
 from segkit.tables import target
 
 STAGES = {"hash": "hashing sources", "check": "checking cases", "write": "writing shards"}
@@ -106,7 +105,8 @@ def prepare(args):
 
 def scan(args):
     """Returns the `RawDataset` of --source, and the options of its layout."""
-    layout_options = parse_layout_options(args.layout, args.layout_option)
+    declared = options_of(target(LAYOUTS, args.layout, "layout"))
+    layout_options = parse_pairs(declared, args.layout_option, "--layout-option")
     return scan_source(args.layout, args.source, **layout_options), layout_options
 
 
@@ -164,21 +164,6 @@ def verify(args):
         f"{args.out} is intact: {len(manifest['shards'])} shards, {len(manifest['cases'])} cases."
     )
     return 0
-
-
-def parse_layout_options(layout, pairs):
-    """Returns `{key: value}` for `["key=value", ...]`; raises `ConfigError` for anything else."""
-    declared, options = options_of(target(LAYOUTS, layout, "layout")), {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"--layout-option must be like key=value, got {pair!r}.")
-        is_text = key in declared and "str" in (declared[key].annotation or "")
-        try:
-            options[key] = value if is_text else yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--layout-option {key}: {value!r} is not valid YAML.") from error
-    return options
 
 
 def parse_spacing(text):

@@ -30,27 +30,25 @@ class Slice:
     aspect: float
 
 
-def pick_slice(image, truth, logits, spacing_mm, class_order=()):
+def pick_slice(image, truth, classes_at, spacing_mm):
     """Takes the slice with the most foreground in the truth, the middle one if there is none.
 
     Args:
         image: float32, shape `(depth, height, width, channels)`; the first channel is shown.
         truth: Class indices, shape `(depth, height, width)`.
-        logits: Shape `(depth, height, width, channels)`.
+        classes_at: Function of a slice's index that returns its predicted class indices,
+            `(height, width)`.
         spacing_mm: Voxel size per axis.
-        class_order: As in `segkit.regions.class_map`.
 
     Returns:
         `Slice`.
     """
-    from segkit.regions import class_map  # Keras takes seconds, and colours are wanted without
-
     foreground = (truth > 0).sum(axis=(1, 2))
     index = int(foreground.argmax()) if foreground.any() else len(truth) // 2
     grey = image[index, ..., 0]
     low, high = np.percentile(grey, (0.5, 99.5))
     grey = np.clip((grey - low) / max(high - low, 1e-6), 0, 1) * 255
-    prediction = np.asarray(class_map(logits[index], class_order)).astype(truth.dtype)
+    prediction = np.asarray(classes_at(index)).astype(truth.dtype)
     aspect = float(spacing_mm[1] / spacing_mm[2])
     return Slice(grey.astype(np.uint8), truth[index].copy(), prediction, aspect)
 

@@ -13,6 +13,8 @@ from segkit.inference.sliding_window import mirrored
 from segkit.inference.sliding_window import sliding_window
 from segkit.priors import planned_priors
 from segkit.volume import Volume
+from segkit.volume import orientation_of
+from segkit.volume import reoriented_affine
 
 
 class Predictor(tf.Module):
@@ -151,6 +153,42 @@ class Predictor(tf.Module):
             class_order=self.class_order,
             with_probabilities=with_probabilities,
         )
+
+
+def onto_source(predictor, logits, case):
+    """Returns the classes of a prepared case on its source grid, in the source's axes.
+
+    Args:
+        predictor: `Predictor`.
+        logits: What its `logits` returned for the case.
+        case: The manifest's entry of the case.
+
+    Returns:
+        int32 class indices, NumPy array of shape `case["source_shape"]`.
+    """
+    mask = predictor.restore(logits, tf.constant(case["crop"]), tf.constant(case["oriented_shape"]))
+    return _in_source_axes(mask, predictor, case)
+
+
+def probability_onto_source(predictor, logits, case, index):
+    """Returns the probability of the class `index` on the source grid; arguments as `onto_source`.
+
+    Returns:
+        float32, NumPy array of shape `case["source_shape"]`.
+    """
+    _, probabilities = predictor.restore(
+        logits,
+        tf.constant(case["crop"]),
+        tf.constant(case["oriented_shape"]),
+        with_probabilities=True,
+    )
+    return _in_source_axes(probabilities[..., index], predictor, case)
+
+
+def _in_source_axes(array, predictor, case):
+    affine = np.array(case["source_affine"])
+    oriented = reoriented_affine(affine, case["source_shape"], predictor.orientation)
+    return Volume(array.numpy(), oriented).oriented(orientation_of(affine)).array
 
 
 def predictor_of(run, *, overlap=None, mirror=None):

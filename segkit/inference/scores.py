@@ -6,9 +6,9 @@ counted. A class absent from the truth alone scores 0.
 
 import numpy as np
 
-from segkit.metrics.counts import accuracy_from_counts
-from segkit.metrics.counts import dice_from_counts
-from segkit.metrics.counts import iou_from_counts
+from segkit.metrics.ratios import accuracy_from_counts
+from segkit.metrics.ratios import dice_from_counts
+from segkit.metrics.ratios import iou_from_counts
 from segkit.volume import Volume
 
 SCORES = {"dice": dice_from_counts, "iou": iou_from_counts, "accuracy": accuracy_from_counts}

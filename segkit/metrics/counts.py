@@ -1,4 +1,4 @@
-"""Per-class voxel counts, and the scores that follow from them.
+"""Per-class voxel counts, from which the scores of `ratios.py` follow.
 
 Counts of parts of the data add up, so a score over a whole data set comes from counts summed
 over batches and replicas, not from a mean of per-batch scores.
@@ -6,7 +6,6 @@ over batches and replicas, not from a mean of per-batch scores.
 
 from functools import partial
 
-import numpy as np
 from keras import backend
 from keras import ops
 
@@ -74,38 +73,6 @@ def region_counts(labels, logits, regions, ignore_label=None):
     return _counts(truth, guess, _valid(labels, ignore_label))
 
 
-def dice_from_counts(counts):
-    """Dice coefficient of each class, `2 tp / (2 tp + fp + fn)`.
-
-    Args:
-        counts: NumPy array or tensor of floats, shape `(..., classes, 3)`, from `class_counts`.
-
-    Returns:
-        Array or tensor as `counts`, shape `(..., classes)`, values in [0, 1]; NaN for a class
-        absent from both labels and predictions.
-    """
-    hits, false_positives, false_negatives = _columns(counts)
-    return _ratio(2 * hits, 2 * hits + false_positives + false_negatives)
-
-
-def iou_from_counts(counts):
-    """Intersection over union (Jaccard index) of each class, `tp / (tp + fp + fn)`.
-
-    Arguments, result and NaN as in `dice_from_counts`.
-    """
-    hits, false_positives, false_negatives = _columns(counts)
-    return _ratio(hits, hits + false_positives + false_negatives)
-
-
-def accuracy_from_counts(counts):
-    """Share of the voxels of each class that were found (recall), `tp / (tp + fn)`.
-
-    Arguments and result as in `dice_from_counts`; NaN for a class absent from the labels.
-    """
-    hits, _, false_negatives = _columns(counts)
-    return _ratio(hits, hits + false_negatives)
-
-
 def _valid(labels, ignore_label):
     if ignore_label is None:
         return None
@@ -127,12 +94,3 @@ def _with_background(masks):
 
 def _one_hot(classes, num_classes):
     return ops.one_hot(ops.cast(ops.reshape(classes, (-1,)), "int32"), num_classes, dtype="float32")
-
-
-def _columns(counts):
-    return counts[..., 0], counts[..., 1], counts[..., 2]
-
-
-def _ratio(part, whole):
-    with np.errstate(invalid="ignore"):
-        return part / whole

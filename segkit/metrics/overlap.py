@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
-from segkit.metrics.counts import accuracy_from_counts
 from segkit.metrics.counts import class_counts
-from segkit.metrics.counts import dice_from_counts
-from segkit.metrics.counts import iou_from_counts
+from segkit.metrics.ratios import accuracy_from_counts
+from segkit.metrics.ratios import dice_from_counts
+from segkit.metrics.ratios import iou_from_counts
 
 
 class CountsMetric(keras.metrics.Metric):

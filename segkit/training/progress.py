@@ -6,7 +6,7 @@ from dataclasses import field
 
 import numpy as np
 
-from segkit.metrics.counts import dice_from_counts
+from segkit.metrics.ratios import dice_from_counts
 
 
 @dataclass

@@ -9,6 +9,7 @@ from scipy import ndimage
 from skimage.transform import resize
 
 from data_prep.plan import Plan
+from data_prep.preprocess import denormalise
 from data_prep.preprocess import geometry
 from data_prep.preprocess import new_shape
 from data_prep.preprocess import nonzero_box
@@ -226,3 +227,18 @@ def test_labels_map_to_indices_and_back():
 def test_an_unknown_label_value_is_named_with_the_map(value):
     with pytest.raises(DataError, match=rf"value {value} is not in the class map .*'liver': 2"):
         to_indices(np.array([0, 2, value], dtype=np.int32), {"background": 0, "liver": 2})
+
+
+def test_denormalise_gives_back_source_units_where_the_plan_knows_them():
+    image = rng().normal(100, 60, size=(3, 4, 5, 3)).astype(np.float32)
+    schemes = (
+        {"scheme": "ct", "clip": [20, 180], "mean": 90.0, "std": 40.0},
+        {"scheme": "rescale", "low": 0, "high": 255},
+        ZSCORE,
+    )
+    channels = [normalise(image[..., c], scheme) for c, scheme in enumerate(schemes)]
+    prepared = np.stack(channels, axis=-1)
+    back = denormalise(prepared, schemes)
+    np.testing.assert_allclose(back[..., 0], np.clip(image[..., 0], 20, 180), rtol=1e-5)
+    np.testing.assert_allclose(back[..., 1], image[..., 1], rtol=1e-4)
+    np.testing.assert_array_equal(back[..., 2], prepared[..., 2])

@@ -43,9 +43,9 @@ def test_the_slice_with_most_foreground_is_taken():
     truth[1, 0, 0] = 1
     truth[3, :2, :2] = 1
     image = np.random.default_rng(0).normal(size=(4, 5, 6, 2)).astype(np.float32)
-    logits = np.zeros((4, 5, 6, 2), np.float32)
-    logits[3, 4, 4, 1] = 1
-    shown = pick_slice(image, truth, logits, (3.0, 2.0, 1.0))
+    guess = np.zeros((4, 5, 6), np.int32)
+    guess[3, 4, 4] = 1
+    shown = pick_slice(image, truth, lambda index: guess[index], (3.0, 2.0, 1.0))
     np.testing.assert_array_equal(shown.truth, truth[3])
     assert np.argwhere(shown.prediction).tolist() == [[4, 4]]
     assert shown.aspect == 2
@@ -55,6 +55,7 @@ def test_the_slice_with_most_foreground_is_taken():
 def test_without_truth_the_middle_slice_is_taken():
     truth = np.zeros((5, 2, 2), np.uint8)
     image = np.arange(5, dtype=np.float32)[:, None, None, None] * np.ones((1, 2, 2, 1))
-    logits = np.zeros((5, 2, 2, 2), np.float32)
-    logits[2, ..., 1] = 1
-    assert pick_slice(image, truth, logits, (1.0, 1.0, 1.0)).prediction.all()
+    guess = np.zeros((5, 2, 2), np.int32)
+    guess[2] = 1
+    shown = pick_slice(image, truth, lambda index: guess[index], (1.0, 1.0, 1.0))
+    assert shown.prediction.all()

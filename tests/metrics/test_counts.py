@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from segkit.metrics.counts import class_counts
 from segkit.metrics.counts import counter
-from segkit.metrics.counts import dice_from_counts
 from segkit.metrics.counts import region_counts
+from segkit.metrics.ratios import dice_from_counts
 from segkit.outputs import Outputs
 
 REGIONS = [[1, 2], [2]]

@@ -5,10 +5,10 @@ import tensorflow as tf
 
 from segkit.errors import ConfigError
 from segkit.metrics import METRICS
-from segkit.metrics.counts import accuracy_from_counts
 from segkit.metrics.counts import class_counts
-from segkit.metrics.counts import dice_from_counts
-from segkit.metrics.counts import iou_from_counts
+from segkit.metrics.ratios import accuracy_from_counts
+from segkit.metrics.ratios import dice_from_counts
+from segkit.metrics.ratios import iou_from_counts
 from segkit.tables import load
 
 #        labels       0 0 0 1 1 2   (class 3 occurs nowhere)
