@@ -19,7 +19,11 @@ from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.errors import writing
 from segkit.outputs import read_outputs
+from segkit.tables import short_name
 from segkit.training.checkpoint import list_checkpoints
+from segkit.training.sources import check_sources
+from segkit.training.sources import import_networks
+from segkit.training.sources import save_sources
 
 PACKAGES = ("tensorflow", "keras", "numpy")
 
@@ -57,7 +61,7 @@ def check_new(folder):
 
 
 def create_run(folder, config, manifest):
-    """Makes a new run folder with config, manifest and a record of the environment.
+    """Makes a new run folder with config, manifest, own modules and a record of the environment.
 
     Args:
         folder: Folder to make.
@@ -75,6 +79,7 @@ def create_run(folder, config, manifest):
             shutil.rmtree(folder / "logs", ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         save_config(config, folder / "config.yaml")
+        save_sources(config, folder)
         text = json.dumps(manifest, indent=1)
         (folder / "dataset.json").write_text(text, encoding="utf-8")
         record = json.dumps(_environment(text), indent=1)
@@ -101,7 +106,7 @@ def find_resumable(runs, model_name):
     Raises:
         ConfigError: If there is none.
     """
-    found = sorted(Path(runs).glob(f"{model_name}-*/checkpoints/step-*"))
+    found = sorted(Path(runs).glob(f"{short_name(model_name)}-*/checkpoints/step-*"))
     if not found:
         raise ConfigError(
             f"nothing to resume: no run of {model_name!r} with a checkpoint in {runs}. "
@@ -111,7 +116,7 @@ def find_resumable(runs, model_name):
 
 
 def check_resumable(folder, config):
-    """Checks that a run can go on with `config`.
+    """Checks that a run can go on with `config`; warns if a module of the user's own has changed.
 
     Raises:
         ConfigError: If the folder holds no run, or was started with another config; names the
@@ -125,16 +130,19 @@ def check_resumable(folder, config):
             f"cannot resume {folder}: {difference} differs from the run's config.yaml. "
             "Use the same settings, or start a new run."
         )
+    check_sources(config, folder)
 
 
 def default_folder(runs, model_name):
     """Returns a folder name for a new run: `RUNS/MODEL-YYYYMMDD-HHMMSS`."""
     now = datetime.datetime.now().astimezone()
-    return Path(runs) / f"{model_name}-{now:%Y%m%d-%H%M%S}"
+    return Path(runs) / f"{short_name(model_name)}-{now:%Y%m%d-%H%M%S}"
 
 
 def load_run(folder):
     """Reads a run folder written by `tools/train.py`.
+
+    The modules of networks of the user's own are imported, with a warning if they have changed.
 
     Args:
         folder: The run folder.
@@ -143,7 +151,8 @@ def load_run(folder):
         A `Run`.
 
     Raises:
-        DataError: If the folder is no run, or has no trained model yet.
+        DataError: If the folder is no run, or has no trained model yet, or a module of the user's
+            own is missing.
     """
     import keras
 
@@ -153,13 +162,15 @@ def load_run(folder):
     for name in ("config.yaml", "dataset.json", "model.keras"):
         if not (folder / name).is_file():
             raise DataError(f"{folder} is not a trained run: it has no {name}. Train it first.")
+    config = load_config(folder / "config.yaml")
+    import_networks(config, folder)
     try:
         manifest = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         model = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{folder} is damaged: {reason} Train it again.") from None
-    return Run(folder, load_config(folder / "config.yaml"), manifest, model)
+    return Run(folder, config, manifest, model)
 
 
 def _environment(manifest_text):
