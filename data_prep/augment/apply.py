@@ -121,6 +121,7 @@ def check(steps, patch, channels, num_classes):
     """
     space, keys = _dummy(patch, (1.0, 1.0, 1.0), channels, num_classes, count=2)
     for step, random in zip(steps, _draws(steps, keys, channels), strict=True):
+        random.chance("applied", step.probability)
         change = load(TRANSFORMS, step.name, "augmentation")(random, space, **step.options)
         if is_own(step.name):
             check_change(step, change, space)

@@ -45,12 +45,13 @@ def check_change(step, change, space):
 
 
 def _check_motion(step, change, batch):
-    forms = [((batch, 3, 3), tf.float32), ((batch, 3), tf.float32)]
-    if not isinstance(change, Motion) or [_form(x) for x in change[:2]] != forms:
-        got = [_text(x) for x in change[:2]] if isinstance(change, Motion) else type(change).__name__
+    is_motion = isinstance(change, Motion)
+    forms = [_form(x) for x in change[:2]] if is_motion else None
+    if forms != [((batch, 3, 3), tf.float32), ((batch, 3), tf.float32)]:
+        got = " and ".join(map(_text, change[:2])) if is_motion else type(change).__name__
         raise ConfigError(
-            f"augment.{step.name} must return a Motion of float32 matrix (batch, 3, 3) and shift "
-            f"(batch, 3), got {got}."
+            f"augment.{step.name} must return a Motion of float32 matrix ({batch}, 3, 3) and shift "
+            f"({batch}, 3), got {got}."
         )
 
 
