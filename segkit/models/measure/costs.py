@@ -5,6 +5,7 @@ import re
 from typing import NamedTuple
 
 from segkit.models.measure.graph import grid
+from segkit.models.measure.graph import kernels
 from segkit.models.measure.graph import size
 
 PRODUCTS = ("Matmul", "Einsum", "Dot", "Tensordot", "Attention", "AdditiveAttention")
@@ -59,12 +60,7 @@ def multiply_adds(call):
     activations, sums, pooling and interpolation count nothing.
     """
     positions = min(math.prod(grid(tensor)) for tensor in (*call.inputs, *call.outputs))
-    return positions * sum(math.prod(kernel.shape) for kernel in _kernels(call))
-
-
-def _kernels(call):
-    """The weights that a layer multiplies by: `kernel`, `depthwise_kernel`, ..."""
-    return [w for w in getattr(call.operation, "weights", []) if w.name.endswith("kernel")]
+    return positions * sum(math.prod(kernel.shape) for kernel in kernels(call))
 
 
 def _is_uncounted(call):
@@ -74,7 +70,7 @@ def _is_uncounted(call):
     matrices = [
         w for w in getattr(call.operation, "weights", []) if sum(side > 1 for side in w.shape) > 1
     ]
-    return bool(matrices) and not _kernels(call)
+    return bool(matrices) and not kernels(call)
 
 
 def _activations(graph):

@@ -42,7 +42,7 @@ def read_graph(model):
     """
     outputs = model.output
     if not isinstance(outputs, dict):
-        outputs = {tensor.name: tensor for tensor in model.outputs}
+        outputs = {tensor._keras_history.operation.name: tensor for tensor in model.outputs}
     calls, opened, done = [], {}, set()
 
     def final(tensor):
@@ -74,6 +74,11 @@ def read_graph(model):
 def grid(tensor):
     """Returns the sides of a tensor `(batch, *sides, channels)`."""
     return tuple(tensor.shape[1:-1])
+
+
+def kernels(call):
+    """Returns the weights that a layer multiplies by: `kernel`, `depthwise_kernel`, ..."""
+    return [w for w in getattr(call.operation, "weights", []) if w.name.endswith("kernel")]
 
 
 def size(tensor):

@@ -3,6 +3,7 @@
 import math
 
 from segkit.models.measure.graph import grid
+from segkit.models.measure.graph import kernels
 
 PHASES = 64  # neighbouring outputs may see more or less than each other, as strides have it
 EVERYTHING = (-math.inf, math.inf)
@@ -74,12 +75,12 @@ def _read(call, tensor, result, box, unknown):
     if len(before) != len(after):
         return [EVERYTHING] * len(before)
     operation = getattr(call.operation, "layer", call.operation)  # within a wrapper
-    kernels = [w for w in getattr(operation, "weights", []) if w.name.endswith("kernel")]
-    if any("recurrent" in w.name for w in kernels):
+    own = kernels(call)
+    if any("recurrent" in w.name for w in own):
         return [EVERYTHING] * len(before)
     window = getattr(operation, "kernel_size", getattr(operation, "pool_size", None))
     if window is None:
-        wide = any(max(w.shape[:-2], default=1) > 1 for w in kernels)
+        wide = any(max(w.shape[:-2], default=1) > 1 for w in own)
         thinned = any(n > m > 1 and n % m == 0 for n, m in zip(before, after, strict=True))
         if wide or thinned:
             unknown.add(operation.name)
