@@ -1,6 +1,5 @@
 """A picture of a network: a box per block, a row per resolution, arrows for what leads where."""
 
-import math
 from collections import Counter
 
 from matplotlib.figure import Figure
@@ -9,12 +8,14 @@ from matplotlib.patches import FancyBboxPatch
 
 from segkit.models.measure.blocks import find_blocks
 
-WIDTH, HEIGHT, GAP = 1.5, 0.62, 0.5  # of a box, and between boxes, in inches
+WIDTH, HEIGHT, GAP = 1.6, 0.62, 0.5  # of a box, and between boxes, in inches
 SKIP, WAY = "#0072b2", "0.35"
 
 
 def draw_network(path, graph, title):
-    """Draws the blocks of a network; skips, which stay on one grid, are blue.
+    """Draws the blocks of a network; skips, which stay at one resolution, are blue.
+
+    A box says what the names of its layers begin with, sides and channels, and the kernels.
 
     Args:
         path: File to write: `.png`, `.pdf` or `.svg`.
@@ -39,18 +40,16 @@ def draw_network(path, graph, title):
 
 
 def _places(blocks):
-    """Lower left corner of each box: columns to the right, rows downwards from the finest grid."""
-    grids = {block.sides for block in blocks}
-    ordered = sorted(grids, key=lambda sides: (not sides, -math.prod(sides)))
-    cells = Counter((block.sides, block.column) for block in blocks)
+    """Lower left corner of each box: columns to the right, rows downwards, vectors at the end."""
+    cells = Counter((block.level, block.column) for block in blocks)
     tops, top = {}, 0.0
-    for sides in ordered:
-        tops[sides] = top
-        top -= max(count for (row, _), count in cells.items() if row == sides) * (HEIGHT + GAP)
+    for level in sorted({block.level for block in blocks}, key=lambda n: (n is None, n)):
+        tops[level] = top
+        top -= max(n for (row, _), n in cells.items() if row == level) * (HEIGHT + GAP)
     places, filled = {}, Counter()
     for block in blocks:
-        cell = (block.sides, block.column)
-        y = tops[block.sides] - filled[cell] * (HEIGHT + GAP)
+        cell = (block.level, block.column)
+        y = tops[block.level] - filled[cell] * (HEIGHT + GAP)
         places[block.number] = (block.column * (WIDTH + GAP), y)
         filled[cell] += 1
     return places
@@ -58,7 +57,8 @@ def _places(blocks):
 
 def _draw_box(axes, block, place):
     sides = [*block.sides] if block.channels is None else [*block.sides, block.channels]
-    kernels = [f"{count} of {_times(k) or 'dense'}" for k, count in block.kernels.items()]
+    shapes = {_times(k) or "dense": count for k, count in block.kernels.items()}
+    kernels = [f"{count} of {shape}" if count > 1 else shape for shape, count in shapes.items()]
     lines = [block.title, _times(sides), *([", ".join(kernels)] if kernels else [])]
     colour = "#fff3d6" if block.outputs else "#eef3f8"
     box = FancyBboxPatch(place, WIDTH, HEIGHT, "round,pad=0,rounding_size=0.06", fc=colour, ec=WAY)
@@ -73,7 +73,7 @@ def _draw_box(axes, block, place):
 def _draw_arrow(axes, source, block, places):
     """An arrow between boxes; bent around those that stand between them in one row."""
     (x0, y0), (x1, y1) = places[source.number], places[block.number]
-    skip, bend = source.sides == block.sides, 0.0
+    skip, bend = source.level == block.level, 0.0
     start, end = (x0 + WIDTH, y0 + HEIGHT / 2), (x1, y1 + HEIGHT / 2)
     if x0 == x1:
         start, end = (
