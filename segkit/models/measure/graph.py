@@ -55,9 +55,8 @@ def read_graph(model):
         node, ready = waiting.pop()
         if id(node) in done or node.is_input:
             continue
-        if _is_network(node.operation):
-            given = node.arguments
-            inner = keras.tree.flatten(node.operation.call(*given.args, **given.kwargs))
+        inner = _open(node)
+        if inner:
             opened.update({id(a): b for a, b in zip(node.outputs, inner, strict=True)})
             waiting += [(_node(tensor), False) for tensor in inner]
         elif ready:
@@ -91,5 +90,11 @@ def _node(tensor):
     return operation._inbound_nodes[index]
 
 
-def _is_network(operation):
-    return isinstance(operation, keras.Model) and bool(getattr(operation, "outputs", None))
+def _open(node):
+    """What a network gives, as results of the layers in it; of anything else, nothing."""
+    operation, given = node.operation, node.arguments
+    if type(operation).__name__ == "ConvertToTensor":  # put before each input of a network
+        return node.input_tensors
+    if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
+        return keras.tree.flatten(operation.call(*given.args, **given.kwargs))
+    return []

@@ -16,7 +16,7 @@ from segkit.models.measure.receptive_field import receptive_field
 from segkit.models.measure.receptive_field import trace_back
 
 
-def chain(*parts, sides=(48, 40)):
+def chain(*parts, sides=(96, 80)):
     x = inputs = keras.Input((*sides, 1))
     for part in parts:
         x = part(x)
@@ -85,7 +85,7 @@ NETWORKS = {
     ),
     "one axis alone": lambda: chain(layers.TimeDistributed(layers.Conv1D(1, 3, 2, padding="same"))),
     "unet": lambda: build_model(
-        "unet", 2, (64, 48, 1), filters=1, downsamplings=2, normalization="none"
+        "unet", 2, (64, 64, 1), filters=1, downsamplings=2, normalization="none"
     ),
 }
 
@@ -95,9 +95,9 @@ def test_the_box_is_that_of_the_gradient_at_every_phase(name):
     model = NETWORKS[name]()
     graph, unknown, widest = read_graph(model), set(), []
     output = next(iter(graph.outputs.values()))
-    middle = [side // 2 for side in grid(output)]
-    for phase in range(4):
-        voxel = [place + phase for place in middle]
+    first = [side // 2 - 4 for side in grid(output)]  # away from the border, which cuts boxes off
+    for phase in range(8):
+        voxel = [place + phase for place in first]
         found = trace_back(graph, output, [(v, v) for v in voxel], unknown)
         expected = read(model, voxel)
         assert found == expected, voxel
@@ -109,10 +109,10 @@ def test_the_box_is_that_of_the_gradient_at_every_phase(name):
 
 def test_volumes_have_a_side_per_axis():
     options = {"filters": 1, "downsamplings": 1, "normalization": "none"}
-    model = build_model("unet3d", 2, (10, 16, 16, 1), **options)
-    assert receptive_field(read_graph(model))[0] == tuple(
-        high - low + 1 for low, high in read(model, (5, 9, 9))
-    )
+    model = build_model("unet3d", 2, (20, 24, 24, 1), **options)
+    boxes = np.array([read(model, (phase, phase, phase)) for phase in (10, 11)])
+    widest = np.max(boxes[..., 1] - boxes[..., 0] + 1, axis=0)
+    assert receptive_field(read_graph(model))[0] == tuple(widest)
 
 
 def test_fcn_32s_sees_what_vgg_16_sees_and_one_stride_more():
@@ -142,6 +142,9 @@ class Blur(layers.Layer):
 
     def call(self, x):
         return keras.ops.conv(x, self.kernel, padding="same")
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 2)
 
 
 def test_a_layer_of_which_it_is_not_known_what_it_reads_is_named():
