@@ -83,7 +83,6 @@ NETWORKS = {
         ),
         layers.Conv2D(1, 3, padding="same"),
     ),
-    "one axis alone": lambda: chain(layers.TimeDistributed(layers.Conv1D(1, 3, 2, padding="same"))),
     "unet": lambda: build_model(
         "unet", 2, (64, 64, 1), filters=1, downsamplings=2, normalization="none"
     ),
@@ -113,6 +112,11 @@ def test_volumes_have_a_side_per_axis():
     boxes = np.array([read(model, (phase, phase, phase)) for phase in (10, 11)])
     widest = np.max(boxes[..., 1] - boxes[..., 0] + 1, axis=0)
     assert receptive_field(read_graph(model))[0] == tuple(widest)
+
+
+def test_a_layer_within_a_wrapper_reads_along_its_own_axes():
+    model = chain(layers.TimeDistributed(layers.Conv1D(1, 3)), sides=(8, 9))
+    assert receptive_field(read_graph(model))[0] == (1, 3)
 
 
 def test_fcn_32s_sees_what_vgg_16_sees_and_one_stride_more():
