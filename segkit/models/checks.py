@@ -68,7 +68,8 @@ def check_network(name, model, num_classes, input_shape):
         input_shape: As in `check_input`.
 
     Raises:
-        ConfigError: If it is no `keras.Model` from inputs to outputs.
+        ConfigError: If it is no `keras.Model` from inputs to outputs, or one that could not be
+            read back from a file.
         ShapeError: If its output, of several the first, is not float32 logits of `num_classes`
             channels on the grid of the input.
     """
@@ -90,3 +91,19 @@ def check_network(name, model, num_classes, input_shape):
             f"model {name!r} must give float32 logits, got {output.dtype}. Build its last layer "
             'with dtype="float32".'
         )
+    _check_loadable(name, model)
+
+
+def _check_loadable(name, model):
+    import keras
+
+    try:
+        description = keras.saving.serialize_keras_object(model)
+        with keras.StatelessScope(initialize_variables=False):
+            keras.saving.deserialize_keras_object(description, safe_mode=True)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        text = " ".join(str(error).rpartition("Exception encountered: ")[2].split())
+        raise ConfigError(
+            f"model {name!r} could not be read back from a file: {text.split('. ')[0]}. "
+            "docs/extending.md says what its layers must have."
+        ) from None

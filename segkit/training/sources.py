@@ -50,7 +50,9 @@ def import_networks(config, folder):
     Raises:
         DataError: A module cannot be found, or lies in the run folder.
     """
-    for name in filter(is_own, [config.model.name, *config.model.options.get("models", [])]):
+    of_ensemble = config.model.name == "ensemble"
+    names = config.model.options.get("models", []) if of_ensemble else [config.model.name]
+    for name in filter(is_own, names):
         entry = target({}, name, "model")
         try:
             source = source_of(entry)

@@ -195,6 +195,21 @@ class Net(keras.Model):
     pass
 
 
+class Nameless(layers.Layer):
+    def call(self, x):
+        return x + 1
+
+
+def unregistered(num_classes, input_shape):
+    inputs = keras.Input(input_shape)
+    return keras.Model(inputs, layers.Conv3D(num_classes, 1)(Nameless()(inputs)))
+
+
+def with_lambda(num_classes, input_shape):
+    inputs = keras.Input(input_shape)
+    return keras.Model(inputs, layers.Conv3D(num_classes, 1)(layers.Lambda(lambda x: x)(inputs)))
+
+
 def scalar(labels, logits):
     return ops.mean(logits)
 
@@ -244,6 +259,8 @@ def no_data_set(source):
             ["model={name: wrong:half_precision}", "train.precision=mixed_float16"],
             "must give float32 logits, got float16",
         ),
+        (["model={name: wrong:unregistered}"], "from a file: Could not locate class 'Nameless'."),
+        (["model={name: wrong:with_lambda}"], "could not be read back from a file: "),
         ([PLAIN, "loss={name: wrong:scalar}"], "loss 'scalar' must be one value per example"),
         ([PLAIN, "loss={name: wrong:per_voxel}"], "shape (batch,), got (2, 16, 16, 16)"),
         (["loss.parts=[wrong:gone: {}]"], "defines no gone"),
