@@ -1,15 +1,18 @@
 """Lazy tables `name -> "module:function"`, and the options that an entry takes.
 
 A table is a plain dictionary in a package's `__init__`. Names and options are checked by
-reading the module's source, so a typo is answered without importing TensorFlow.
+reading the module's source, so a typo is answered without importing TensorFlow. Wherever a name
+of a table is expected, `"module:function"` itself may stand: a function of the user's own.
 """
 
 import ast
 import importlib
-import importlib.util
 import math
+import os
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,17 +55,34 @@ class Part(NamedTuple):
     label: str
 
 
+def is_own(name):
+    """Returns whether `name` is a function of the user's own, `"module:function"`."""
+    return isinstance(name, str) and ":" in name
+
+
+def short_name(name):
+    """Returns a name without the module of a function of the user's own: fit for file names."""
+    return name.rpartition(":")[2]
+
+
 def target(table, name, what):
     """Returns the `"module:function"` that `name` stands for in `table`.
 
     Args:
         table: Mapping name -> `"module:function"`.
-        name: Name to look up.
+        name: Name to look up. `"module:function"` stands for itself; from then on modules are
+            also looked for in the working directory.
         what: What the table holds, for the message: `"model"`, `"loss"`, ...
 
     Raises:
-        ConfigError: If `name` is not in the table; names the nearest match.
+        ConfigError: If `name` is neither in the table nor of that form; names the nearest match.
     """
+    if is_own(name):
+        if not all(part.isidentifier() for part in name.replace(":", ".", 1).split(".")):
+            raise ConfigError(f"{what} {name!r} must be like package.module:function.")
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # at the end, where it hides no installed package
+        return name
     if name not in table:
         raise ConfigError(f"unknown {what} {name!r}. {nearest(name, table)}")
     return table[name]
@@ -83,18 +103,42 @@ def options_of(entry):
 
     Returns:
         Dict argument name -> `Option`, in order of declaration.
+
+    Raises:
+        ConfigError: There is no such module or function.
     """
-    module, _, attribute = entry.partition(":")
-    source = Path(_source_file(module)).read_text(encoding="utf-8")
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef) and node.name == attribute:
-            return _arguments(node)
-        if isinstance(node, ast.ClassDef) and node.name == attribute:
-            for child in node.body:
-                if isinstance(child, ast.FunctionDef) and child.name == "__init__":
-                    return _arguments(child)
-            return {}
-    raise ConfigError(f"table entry {entry!r}: {module} defines no {attribute}.")
+    node = _definition(entry)
+    if isinstance(node, ast.FunctionDef):
+        return _arguments(node)
+    methods = {child.name: child for child in node.body if isinstance(child, ast.FunctionDef)}
+    return _arguments(methods["__init__"]) if "__init__" in methods else {}
+
+
+@lru_cache
+def result_of(entry):
+    """Returns the annotation of what `"module:function"` returns, as source text, or `None`."""
+    returns = getattr(_definition(entry), "returns", None)
+    return None if returns is None else ast.unparse(returns)
+
+
+def source_of(entry):
+    """Returns the path of the source of `"module:function"`; runs nothing, no package either.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    module = entry.partition(":")[0]
+    first, *inner = module.split(".")
+    spec = next(filter(None, (finder.find_spec(first, None) for finder in sys.meta_path)), None)
+    for part in inner:
+        folders = spec and spec.submodule_search_locations
+        spec = PathFinder.find_spec(part, list(folders)) if folders else None
+    if spec is None or not (spec.origin or "").endswith(".py"):
+        raise ConfigError(
+            f"{entry!r}: no module {module}, or without Python source. Start the command in the "
+            "folder that holds it, set PYTHONPATH, or install its package."
+        )
+    return Path(spec.origin)
 
 
 def check_options(table, name, options, what, also=()):
@@ -111,9 +155,12 @@ def check_options(table, name, options, what, also=()):
         also: Further keys that may stand beside the options, for the message.
 
     Raises:
-        ConfigError: Unknown name, unknown option, missing option or value of the wrong type.
+        ConfigError: Unknown name, unknown option, missing option or value of the wrong type; or a
+            function of the user's own that takes other arguments than those of the table.
     """
     declared = options_of(target(table, name, what))
+    if is_own(name):
+        _check_arguments(table, name, declared, what)
     known = {key: option for key, option in declared.items() if option.keyword_only}
     for key, value in options.items():
         if key not in known:
@@ -199,8 +246,10 @@ def parse_parts(table, entries, what):
         if not 0 < weight < math.inf:
             raise ConfigError(f"{what}.{name}.weight must be above 0, got {weight!r}.")
         check_options(table, name, options, f"{what}.{name}", also=("weight",))
-        seen[name] = seen.get(name, 0) + 1
-        label = name if seen[name] == 1 else f"{name} {seen[name]}"
+        label = short_name(name)
+        seen[label] = seen.get(label, 0) + 1
+        if seen[label] > 1:
+            label += f" {seen[label]}"
         parts.append(Part(name, float(weight), options, label))
     return parts
 
@@ -233,7 +282,10 @@ def _fits(value, node):
         return value is None if node.value is None else True
     if isinstance(node, ast.Subscript):
         inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-        if node.value.id == "dict":
+        kind = getattr(node.value, "id", None)
+        if kind not in ("dict", "list", "tuple"):
+            return True
+        if kind == "dict":
             key_kind, value_kind = inner
             return isinstance(value, dict) and all(
                 _fits(k, key_kind) and _fits(v, value_kind) for k, v in value.items()
@@ -269,12 +321,33 @@ def _is_float(text):
     return True
 
 
-def _source_file(module):
-    """Path of a module's source; imports its parent packages only, which are tables."""
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ConfigError(f"no module {module!r}: is the package installed?")
-    return spec.origin
+def _definition(entry):
+    """The syntax tree of the function or class that an entry names."""
+    source, name = source_of(entry), entry.partition(":")[2]
+    try:
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{entry!r}: {source} is not valid Python: {error}.") from None
+    kinds = ast.FunctionDef | ast.ClassDef
+    found = {node.name: node for node in tree.body if isinstance(node, kinds)}
+    if name not in found:
+        hint = nearest(name, found) if found else "It defines no function at all."
+        raise ConfigError(f"{entry!r}: {source} defines no {name}. {hint}")
+    return found[name]
+
+
+def _check_arguments(table, name, declared, what):
+    """Refuses a function of the user's own that cannot be called as those of the table are."""
+    example = options_of(next(iter(table.values())))
+    needed, given = (
+        [key for key, option in options.items() if not option.keyword_only]
+        for options in (example, declared)
+    )
+    if len(given) != len(needed):
+        raise ConfigError(
+            f"{what} {name!r} must be a function of ({', '.join([*needed, '*'])}, options), "
+            f"got ({', '.join(given)})."
+        )
 
 
 def _arguments(node):

@@ -11,6 +11,11 @@ from segkit.tables import load
 from segkit.tables import named_options
 from segkit.tables import options_of
 from segkit.tables import parse_pairs
+from segkit.tables import parse_parts
+from segkit.tables import result_of
+from segkit.tables import short_name
+from segkit.tables import source_of
+from segkit.tables import target
 
 TABLE = {"join": "posixpath:join", "ghost": "posixpath:ghost"}
 ENTRY = """
@@ -73,6 +78,99 @@ def test_a_table_row_without_a_function_is_reported(table):
         check_options(table, "ghost", {}, "part")
 
 
+OWN = """
+from __future__ import annotations
+import numpy as np
+from typing import Literal, Optional
+raise RuntimeError("imported")
+
+def thing(
+    first, second=2, *, sizes: Optional[list] = None, kind: Literal["a", "b"] = "a"
+) -> np.ndarray:
+    return None
+
+def other(first, second, third):
+    return None
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The working directory, with a package whose modules cannot be imported, only read."""
+    folder = tmp_path / "work"
+    (folder / "own_package" / "inner").mkdir(parents=True)
+    (folder / "own_package" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    (folder / "own_package" / "inner" / "parts.py").write_text(OWN)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for cached in (options_of, result_of):
+        cached.cache_clear()
+    return folder
+
+
+def test_a_name_with_a_colon_is_its_own_target_and_nothing_of_it_is_run(table, own):
+    name = "own_package.inner.parts:thing"
+    assert target(table, name, "part") == name
+    assert source_of(name) == own / "own_package" / "inner" / "parts.py"
+    assert result_of(name) == "np.ndarray"
+    assert short_name(name) == short_name("thing") == "thing"
+    check_options(table, name, {"sizes": [1], "kind": "b"}, "part")
+    with pytest.raises(ConfigError, match="has no option 'knid'. Did you mean 'kind'"):
+        check_options(table, name, {"knid": "b"}, "part")
+    assert not any(module.startswith("own_package") for module in sys.modules)
+
+
+def test_a_function_of_ones_own_is_called_as_those_of_the_table_are(table, own):
+    with pytest.raises(
+        ConfigError, match=r"\(first, second, \*, options\), got \(first, second, th"
+    ):
+        check_options(table, "own_package.inner.parts:other", {}, "part")
+
+
+def test_modules_in_the_working_directory_hide_no_other(table, own):
+    (own / "posixpath.py").write_text("def join(*, x: int):\n    return x\n")
+    (own / "yaml.py").write_text("def join(*, x: int):\n    return x\n")
+    target(table, "yaml:join", "part")
+    target(table, "yaml:join", "part")
+    assert [path for path in sys.path if path == str(own)] == sys.path[-1:]
+    assert source_of("yaml:join").parent != own
+    assert load(TABLE, "join", "path")("a", "b") == "a/b"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("own_package.inner.parts:thign", "parts.py defines no thign. Did you mean 'thing'"),
+        ("own_package.inner.prats:thing", "no module own_package.inner.prats"),
+        ("own_package.inner.parts.thing:x", "no module own_package.inner.parts.thing"),
+        ("own_package:thing", "__init__.py defines no thing. It defines no function at all"),
+        ("own_package.inner:thing", "no module own_package.inner, or without Python source"),
+        ("nowhere.at.all:thing", "no module nowhere.at.all"),
+        ("sys:path", "no module sys, or without Python source"),
+        ("__main__:thing", "no module __main__"),
+        (".parts:thing", "must be like package.module:function"),
+        ("parts:", "must be like package.module:function"),
+        ("a:b:c", "must be like package.module:function"),
+        ("C:/parts", "must be like package.module:function"),
+        ("latin:thing", "latin.py is not valid Python"),
+    ],
+)
+def test_a_wrong_name_of_ones_own_is_answered_in_one_line(table, own, name, message):
+    (own / "latin.py").write_bytes("# caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=message) as error:
+        check_options(table, name, {}, "part")
+    assert "\n" not in str(error.value)
+
+
+def test_parts_of_a_sum_are_labelled_without_the_module(table, own):
+    names = ["own_package.inner.parts:thing", "Thing", "own_package.inner.parts:thing"]
+    parts = parse_parts(
+        {"thing": table["thing"], "Thing": table["Thing"]}, [{n: {}} for n in names], "parts"
+    )
+    assert [part.label for part in parts] == ["thing", "Thing", "thing 2"]
+    assert [part.name for part in parts] == names
+
+
 def test_a_name_comes_with_options_or_without(table):
     given = {"name": "thing", "must": "x", "width": 2}
     assert named_options(given, "part", table) == ("thing", {"must": "x", "width": 2})
@@ -114,6 +212,8 @@ def test_a_wrong_name_or_option_is_refused(table, value, message):
         ({1: [1]}, "dict[str, list[int]]", False),
         ([[1]], "dict[str, list[int]]", False),
         (3, "SomethingElse", True),
+        (3, "Optional[int]", True),
+        ("a", "typing.Literal['a', 'b']", True),
     ],
 )
 def test_types_are_checked_against_the_annotation(value, annotation, fits):

@@ -18,6 +18,7 @@ from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.errors import exit_code
 from segkit.errors import writing
+from segkit.tables import short_name
 from segkit.training.checkpoint import list_checkpoints
 from segkit.training.ensembles import as_repeats
 from segkit.training.ensembles import boost
@@ -99,7 +100,7 @@ def ensemble(args, tools):
         if args.method == "stacking":
             folders = [Path(f) for f in args.stack or ()]
             for variant, config in zip(variants[: len(configs)], configs, strict=True):
-                folders.append(out / (variant.model or config.model.name))
+                folders.append(out / (variant.model or short_name(config.model.name)))
                 cross_validate(variant, folders[-1], tools)
             members, extra = stack(folders, out)
         else:
@@ -247,7 +248,7 @@ def average(out, members, weights, manifest):
     from segkit.models.ensemble import average as build
 
     runs = load_members([member.folder for member in members])
-    about = {"members": [member.name for member in members]}
+    about = {"members": [member.name for member in members], **models_of(runs)}
     about |= {"weights": weights} if weights else {}
     save_run(out, runs[0].config, build([run.model for run in runs], weights), manifest, about)
 
@@ -259,6 +260,11 @@ def load_members(folders):
     from segkit.training.run import load_run
 
     return [load_run(folder) for folder in folders]
+
+
+def models_of(runs):
+    """Returns the option of an ensemble that names the networks of its members."""
+    return {"models": list(dict.fromkeys(run.config.model.name for run in runs))}
 
 
 def save_run(out, config, model, manifest, about):
@@ -299,7 +305,8 @@ def stack(folders, out):
     model = build([[run.model for run in base] for base in bases], kernel, bias)
     # No fold is held out, so that scoring one as if it were is refused.
     data = replace(first.config.data, fold=first.manifest["folds"])
-    about = {"members": [str(run.folder) for base in bases for run in base]}
+    runs = [run for base in bases for run in base]
+    about = {"members": [str(run.folder) for run in runs], **models_of(runs)}
     save_run(out, replace(first.config, data=data), model, first.manifest, about)
     members = [
         Member(f"{folder}/{run.folder.name}", run.folder, run.config, ("test",))

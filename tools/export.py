@@ -11,6 +11,7 @@ import numpy as np
 from segkit import __version__
 from segkit.errors import DataError
 from segkit.errors import exit_code
+from segkit.tables import short_name
 
 EXAMPLES = """examples:
   python tools/export.py --run runs/MY_RUN
@@ -74,7 +75,7 @@ def export(args):
         f"Load it:   model = tf.saved_model.load({str(path)!r})\n"
         f"           model.signatures['mask'](image=..., spacing_mm=...)['mask']\n"
         "Serve it:  tensorflow_model_server --rest_api_port=8501 "
-        f"--model_name={run.config.model.name} --model_base_path={folder.resolve()}\n"
+        f"--model_name={short_name(run.config.model.name)} --model_base_path={folder.resolve()}\n"
         "Axes, units and a complete example: docs/export.md"
     )
 

@@ -9,7 +9,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from data_prep.augment import MIXING
 from data_prep.augment.policy import parse_policy
 from data_prep.augment.policy import read_policy
 from segkit.config import load_config
@@ -20,6 +19,7 @@ from segkit.losses import LOSSES
 from segkit.models import MODELS
 from segkit.outputs import read_outputs
 from segkit.priors import count_priors
+from segkit.tables import is_own
 from segkit.tables import named_options
 from segkit.training import AVERAGES
 from segkit.training import OPTIMIZERS
@@ -115,6 +115,11 @@ def run(args):
 
 def read_config(args):
     path = args.config or CONFIGS / f"{args.model}.yaml"
+    if is_own(args.model):
+        raise ConfigError(
+            f"--model takes the name of a config. Write one with model: {{name: {args.model}}} and "
+            "give it with --config; see docs/extending.md."
+        )
     if args.model and not path.exists():
         known = [p.stem for p in CONFIGS.glob("*.yaml")]
         raise ConfigError(f"unknown model {args.model!r}. {nearest(args.model, known)}")
@@ -180,7 +185,7 @@ def check_soft_labels(config, outputs):
 
 def check_pairs(policy, batch_size, replicas):
     """Refuses shares of a batch in which mixing would pair patches otherwise than in the whole."""
-    mixing = [step.name for step in parse_policy(policy) if step.name in MIXING]
+    mixing = [step.name for step in parse_policy(policy) if step.kind == "mixing"]
     if mixing and batch_size % (2 * replicas):
         raise ConfigError(
             f"{mixing[0]} on devices mixes patches in pairs: train.batch_size must be a multiple "
@@ -231,8 +236,10 @@ def train(args, config, folder, data, manifest):
     def build():
         channels = outputs.num_channels
         model = build_model(config.model.name, channels, shape, **config.model.options)
-        ignored = {"ignore_label": outputs.ignore_label}
-        return model, build_loss(config.loss.name, **{**config.loss.options, **ignored})
+        options = dict(config.loss.options)
+        if outputs.ignore_label is not None:
+            options["ignore_label"] = outputs.ignore_label
+        return model, build_loss(config.loss.name, **options)
 
     def train_batches(first_example, part):
         return build_dataset(

@@ -9,11 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from data_prep.augment import GEOMETRY
-from data_prep.augment import INTENSITY
-from data_prep.augment import MIXING
 from data_prep.augment import TRANSFORMS
 from data_prep.augment.mixing import soften
+from data_prep.augment.own import check_change
 from data_prep.augment.random import Draws
 from data_prep.augment.random import make_keys
 from data_prep.augment.random import uniform
@@ -24,6 +22,7 @@ from data_prep.augment.spatial import read_batch
 from data_prep.augment.spatial import read_record
 from data_prep.augment.spatial import warps
 from segkit.errors import ShapeError
+from segkit.tables import is_own
 from segkit.tables import load
 
 
@@ -107,7 +106,7 @@ def augment_batch(
 
 def mix(image, label, keys, steps, spacing_mm, num_classes, priors=0):
     """Does a policy's mixing alone, for batches from `augment_record`; else as `augment_batch`."""
-    steps = [step for step in steps if step.name in MIXING]
+    steps = [step for step in steps if step.kind == "mixing"]
     options = {"patch": image.shape[1:-1], "spacing_mm": spacing_mm, "num_classes": num_classes}
     options["priors"] = priors  # the numbers drawn depend on how many channels are left
     return augment_batch(image, label, keys, steps, **options) if steps else (image, label)
@@ -123,14 +122,16 @@ def check(steps, patch, channels, num_classes):
         num_classes: Number of classes of the label, background included.
 
     Raises:
-        ConfigError: An option is out of range or does not fit such patches.
+        ConfigError: An option is out of range or does not fit such patches, or a transform of the
+            user's own does not return what its kind must.
     """
     space, keys = _dummy(patch, (1.0, 1.0, 1.0), channels, num_classes, count=2)
-    draws = _draws(steps, keys, channels)
-    place(steps, draws, space)
-    for step, random in zip(steps, draws, strict=True):
-        if step.name not in GEOMETRY:
-            load(TRANSFORMS, step.name, "augmentation")(random, space, **step.options)
+    for step, random in zip(steps, _draws(steps, keys, channels), strict=True):
+        random.chance("applied", step.probability)
+        change = load(TRANSFORMS, step.name, "augmentation")(random, space, **step.options)
+        if is_own(step.name):
+            check_change(step, change, space)
+    place(steps, _draws(steps, keys, channels), space)
 
 
 def reach(steps, patch, spacing_mm, *, share):
@@ -183,14 +184,14 @@ def _change_intensity(image, steps, draws, space):
 
     Inside, channels come first.
     """
-    chosen = [(s, d) for s, d in zip(steps, draws, strict=True) if s.name in INTENSITY]
+    chosen = [(s, d) for s, d in zip(steps, draws, strict=True) if s.kind == "intensity"]
     if not chosen:
         return image
     image, priors = image[..., : space.channels], image[..., space.channels :]
     image = tf.transpose(image, (0, 4, 1, 2, 3))
     for step, random in chosen:
         applied = random.chance("applied", step.probability)
-        change = load(INTENSITY, step.name, "augmentation")(random, space, **step.options)
+        change = load(TRANSFORMS, step.name, "augmentation")(random, space, **step.options)
         image = tf.cond(
             tf.reduce_any(applied),
             lambda image=image, change=change, applied=applied: choose(
@@ -204,10 +205,10 @@ def _change_intensity(image, steps, draws, space):
 
 def _mix(image, label, steps, draws, space):
     for step, random in zip(steps, draws, strict=True):
-        if step.name not in MIXING:
+        if step.kind != "mixing":
             continue
         applied = random.chance("applied", step.probability)
-        change = load(MIXING, step.name, "augmentation")(random, space, **step.options)
+        change = load(TRANSFORMS, step.name, "augmentation")(random, space, **step.options)
         mixed, mixed_label = change(tf.transpose(image, (0, 4, 1, 2, 3)), label)
         if mixed_label.dtype != label.dtype:
             label = soften(label, space.num_classes)

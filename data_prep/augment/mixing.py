@@ -8,11 +8,14 @@ up to the caller. `image` is float32 `(batch, channels, depth, height, width)`. 
 
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from segkit.errors import ConfigError
+
+Mixing = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 def mixup(draws, space, *, alpha: float = 0.4):

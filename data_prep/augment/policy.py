@@ -5,7 +5,8 @@ A policy is written as YAML, one transform per line, in the order in which they 
     - rotation: {probability: 0.2, degrees: 30}
     - gaussian_noise: {probability: 0.1, std: [0.0, 0.1]}
 
-Geometry comes first, wherever it stands in the list, and mixing comes last.
+Geometry comes first, wherever it stands in the list, and mixing comes last. A transform of the
+user's own, `module:function`, is of the kind that the annotation of its result tells.
 """
 
 from pathlib import Path
@@ -13,22 +14,29 @@ from typing import NamedTuple
 
 import yaml
 
+from data_prep.augment import GEOMETRY
+from data_prep.augment import INTENSITY
+from data_prep.augment import MIXING
 from data_prep.augment import POLICIES
 from data_prep.augment import TRANSFORMS
 from segkit.errors import ConfigError
 from segkit.errors import nearest
 from segkit.tables import check_options
 from segkit.tables import check_type
+from segkit.tables import is_own
+from segkit.tables import result_of
+from segkit.tables import short_name
 from segkit.tables import target
 
 FOLDER = Path(__file__).parent / "policies"
+RESULTS = {"Motion": "geometry", "Mixing": "mixing"}
 
 
 class Step(NamedTuple):
     """One transform of a policy.
 
     Attributes:
-        name: Key of `data_prep.augment.TRANSFORMS`.
+        name: Key of `data_prep.augment.TRANSFORMS`, or `module:function`.
         probability: Share of the examples that it changes.
         options: Its keyword arguments.
         label: Unique name within the policy: `gamma`, `gamma 2`, ...
@@ -40,6 +48,15 @@ class Step(NamedTuple):
     options: dict
     label: str
     number: int
+
+    @property
+    def kind(self):
+        """`"geometry"`, `"intensity"` or `"mixing"`."""
+        if is_own(self.name):
+            result = (result_of(self.name) or "").strip("'\"").rpartition(".")[2]
+            return RESULTS.get(result, "intensity")
+        kinds = {"geometry": GEOMETRY, "intensity": INTENSITY, "mixing": MIXING}
+        return next(kind for kind, table in kinds.items() if self.name in table)
 
 
 def read_policy(policy):
@@ -78,8 +95,10 @@ def parse_policy(entries):
             )
         target(TRANSFORMS, name, "augmentation")
         check_options(TRANSFORMS, name, options, f"augment.{name}")
-        seen[name] = seen.get(name, 0) + 1
-        label = name if seen[name] == 1 else f"{name} {seen[name]}"
+        label = short_name(name)
+        seen[label] = seen.get(label, 0) + 1
+        if seen[label] > 1:
+            label += f" {seen[label]}"
         steps.append(Step(name, float(probability), options, label, number))
     return steps
 

@@ -57,7 +57,7 @@ def place(steps, draws, space):
     warped = tf.zeros(batch, tf.bool)
     mirrored = tf.zeros((batch, 3), tf.bool)
     for step, random in zip(steps, draws, strict=True):
-        if step.name not in GEOMETRY:
+        if step.kind != "geometry":
             continue
         applied = random.chance("applied", step.probability)
         change = load(GEOMETRY, step.name, "augmentation")(random, space, **step.options)
@@ -82,7 +82,7 @@ def choose(applied, changed, original):
 
 def warps(steps):
     """Returns whether a policy can do more than cut and flip."""
-    return any(s.name in GEOMETRY and s.name != "flip" and s.probability > 0 for s in steps)
+    return any(s.kind == "geometry" and s.name != "flip" and s.probability > 0 for s in steps)
 
 
 def read_record(record, start, patch, placed, *, order, warping):

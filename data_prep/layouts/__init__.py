@@ -121,7 +121,7 @@ def scan_source(layout, source, **options):
     """Lists the cases of a source.
 
     Args:
-        layout: Name in `LAYOUTS`.
+        layout: Name in `LAYOUTS`, or `module:function`.
         source: Folder, or what the layout takes instead of one.
         **options: Keyword-only options of the layout's `scan`.
 
@@ -129,11 +129,16 @@ def scan_source(layout, source, **options):
         `RawDataset`.
 
     Raises:
-        ConfigError: Unknown layout or option, or an option of the wrong type.
+        ConfigError: Unknown layout or option, an option of the wrong type, or a layout of the
+            user's own that returns something else.
         DataError: The source is not what the layout expects.
     """
     check_options(LAYOUTS, layout, options, "layout")
-    return load(LAYOUTS, layout, "layout")(source, **options)
+    dataset = load(LAYOUTS, layout, "layout")(source, **options)
+    if not isinstance(dataset, RawDataset):
+        found = type(dataset).__name__
+        raise ConfigError(f"layout {layout!r} must return a RawDataset, got {found}.")
+    return dataset
 
 
 def source_folder(source):

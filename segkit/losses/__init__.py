@@ -4,6 +4,7 @@ from functools import partial
 
 from segkit.tables import check_options
 from segkit.tables import load
+from segkit.tables import short_name
 
 LOSSES = {
     "cross_entropy": "segkit.losses.cross_entropy:cross_entropy",
@@ -27,7 +28,7 @@ def build_loss(name, **options):
     """Returns a loss with its options bound.
 
     Args:
-        name: Key of `LOSSES`.
+        name: Key of `LOSSES`, or `module:function`.
         **options: Keyword-only arguments of the loss.
 
     Returns:
@@ -43,4 +44,6 @@ def build_loss(name, **options):
     entry = load(LOSSES, name, "loss")
     from segkit.losses.loss import Loss  # imports Keras: after the checks
 
-    return entry(**options) if isinstance(entry, type) else Loss(name, partial(entry, **options))
+    if isinstance(entry, type):
+        return entry(**options)
+    return Loss(short_name(name), partial(entry, **options))

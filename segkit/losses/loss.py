@@ -1,5 +1,6 @@
 """A loss with its options bound."""
 
+from segkit.errors import ShapeError
 from segkit.losses.deep_supervision import over_resolutions
 
 
@@ -7,14 +8,14 @@ class Loss:
     """Function of labels and logits that gives one float32 value per example.
 
     Attributes:
-        name: Key of `LOSSES`.
+        name: Key of `LOSSES`, or name of the user's own function.
     """
 
     def __init__(self, name, function):
         """Binds a loss.
 
         Args:
-            name: Key of `LOSSES`.
+            name: As above.
             function: `(labels, logits)` -> `(batch,)`, or a dict of such terms, which add up to
                 the loss.
         """
@@ -37,6 +38,9 @@ class Loss:
         Returns:
             Dict of float32 tensors of shape `(batch,)`; a loss of one term has its own name as
             key.
+
+        Raises:
+            ShapeError: If a term is not one value per example.
         """
         if isinstance(logits, dict):
             return over_resolutions(self._terms, labels, logits)
@@ -44,4 +48,12 @@ class Loss:
 
     def _terms(self, labels, logits):
         terms = self._function(labels, logits)
-        return terms if isinstance(terms, dict) else {self.name: terms}
+        terms = terms if isinstance(terms, dict) else {self.name: terms}
+        for term, value in terms.items():
+            shape = tuple(getattr(value, "shape", ()))
+            if len(shape) != 1:
+                raise ShapeError(
+                    f"the loss {term!r} must be one value per example, shape (batch,), got "
+                    f"{shape}. Take the mean over all axes but the first."
+                )
+        return terms

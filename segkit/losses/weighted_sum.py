@@ -32,8 +32,9 @@ class WeightedSum(Loss):
             ConfigError: As `segkit.tables.parse_parts`.
         """
         super().__init__("weighted_sum", self._weighted)
+        ignored = {} if ignore_label is None else {"ignore_label": ignore_label}
         self._parts = [
-            (part, build_loss(part.name, **{"ignore_label": ignore_label, **part.options}))
+            (part, build_loss(part.name, **{**ignored, **part.options}))
             for part in parse_parts(LOSSES, parts, "loss.parts")
         ]
 

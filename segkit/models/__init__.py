@@ -1,6 +1,7 @@
 """Segmentation networks, by name."""
 
 from segkit.tables import check_options
+from segkit.tables import is_own
 from segkit.tables import load
 
 MODELS = {
@@ -25,7 +26,7 @@ def build_model(name, num_classes, input_shape, **options):
     """Builds a network with new weights.
 
     Args:
-        name: Key of `MODELS`.
+        name: Key of `MODELS`, or `module:function`.
         num_classes: Number of classes, background included.
         input_shape: `(height, width, channels)` or `(depth, height, width, channels)`; a side
             may be `None`.
@@ -37,7 +38,13 @@ def build_model(name, num_classes, input_shape, **options):
 
     Raises:
         ConfigError: Unknown name or option, or a value of the wrong type.
-        ShapeError: If `input_shape` does not fit the network.
+        ShapeError: If `input_shape` does not fit the network, or the output of a network of the
+            user's own is not as above.
     """
     check_options(MODELS, name, options, "model")
-    return load(MODELS, name, "model")(num_classes, tuple(input_shape), **options)
+    model = load(MODELS, name, "model")(num_classes, tuple(input_shape), **options)
+    if is_own(name):
+        from segkit.models.checks import check_network
+
+        check_network(name, model, num_classes, tuple(input_shape))
+    return model

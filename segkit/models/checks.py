@@ -1,4 +1,4 @@
-"""Checks that all networks make on what they are asked to be built for."""
+"""Checks on what networks are asked to be built for, and on networks of the user's own."""
 
 import math
 
@@ -57,3 +57,54 @@ def check_range(model, option, value, *, low, high=math.inf):
     if not low <= value < high:
         below = "" if high == math.inf else f" and below {high}"
         raise ConfigError(f"{model} needs {option} to be at least {low}{below}, got {value}.")
+
+
+def check_network(name, model, num_classes, input_shape):
+    """Checks that a network of the user's own is one that can be trained and saved.
+
+    Args:
+        name: Name of the network, for the messages.
+        model: What the user's function returned.
+        num_classes: As in `check_input`.
+        input_shape: As in `check_input`.
+
+    Raises:
+        ConfigError: If it is no `keras.Model` from inputs to outputs, or one that could not be
+            read back from a file.
+        ShapeError: If its output, of several the first, is not float32 logits of `num_classes`
+            channels on the grid of the input.
+    """
+    if not getattr(model, "outputs", None):
+        raise ConfigError(
+            f"model {name!r} must return keras.Model(inputs, outputs), got {type(model).__name__}."
+        )
+    output = model.output
+    if isinstance(output, dict):
+        output = next(iter(output.values()))
+    shape, expected = getattr(output, "shape", None), (None, *input_shape[:-1], num_classes)
+    if shape != expected:
+        raise ShapeError(
+            f"model {name!r} must give logits of shape {expected} (batch, *patch, classes), got "
+            f"{shape}."
+        )
+    if output.dtype != "float32":
+        raise ShapeError(
+            f"model {name!r} must give float32 logits, got {output.dtype}. Build its last layer "
+            'with dtype="float32".'
+        )
+    _check_loadable(name, model)
+
+
+def _check_loadable(name, model):
+    import keras
+
+    try:
+        description = keras.saving.serialize_keras_object(model)
+        with keras.StatelessScope(initialize_variables=False):
+            keras.saving.deserialize_keras_object(description, safe_mode=True)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        text = " ".join(str(error).rpartition("Exception encountered: ")[2].split())
+        raise ConfigError(
+            f"model {name!r} could not be read back from a file: {text.split('. ')[0]}. "
+            "docs/extending.md says what its layers must have."
+        ) from None

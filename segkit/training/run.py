@@ -21,7 +21,11 @@ from segkit.errors import writing
 from segkit.outputs import read_outputs
 from segkit.priors import count_priors
 from segkit.priors import without_priors
+from segkit.tables import short_name
 from segkit.training.checkpoint import list_checkpoints
+from segkit.training.sources import check_sources
+from segkit.training.sources import import_networks
+from segkit.training.sources import save_sources
 
 FIRST_STAGE = "first_stage"  # of a cascade: a run folder, in the data set and in its runs
 PACKAGES = ("tensorflow", "keras", "numpy")
@@ -67,7 +71,7 @@ def check_new(folder):
 
 
 def create_run(folder, config, manifest):
-    """Makes a new run folder with config, manifest and a record of the environment.
+    """Makes a new run folder with config, manifest, own modules and a record of the environment.
 
     The first stage of a cascade is copied from the data set to the run.
 
@@ -87,6 +91,7 @@ def create_run(folder, config, manifest):
             shutil.rmtree(folder / "logs", ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         save_config(config, folder / "config.yaml")
+        save_sources(config, folder)
         text = json.dumps(manifest, indent=1)
         (folder / "dataset.json").write_text(text, encoding="utf-8")
         record = json.dumps(_environment(text), indent=1)
@@ -115,7 +120,7 @@ def find_resumable(runs, model_name):
     Raises:
         ConfigError: If there is none.
     """
-    found = sorted(Path(runs).glob(f"{model_name}-*/checkpoints/step-*"))
+    found = sorted(Path(runs).glob(f"{short_name(model_name)}-*/checkpoints/step-*"))
     if not found:
         raise ConfigError(
             f"nothing to resume: no run of {model_name!r} with a checkpoint in {runs}. "
@@ -125,7 +130,7 @@ def find_resumable(runs, model_name):
 
 
 def check_resumable(folder, config):
-    """Checks that a run can go on with `config`.
+    """Checks that a run can go on with `config`; warns if a module of the user's own has changed.
 
     Raises:
         ConfigError: If the folder holds no run, or was started with another config; names the
@@ -139,16 +144,19 @@ def check_resumable(folder, config):
             f"cannot resume {folder}: {difference} differs from the run's config.yaml. "
             "Use the same settings, or start a new run."
         )
+    check_sources(config, folder)
 
 
 def default_folder(runs, model_name):
     """Returns a folder name for a new run: `RUNS/MODEL-YYYYMMDD-HHMMSS`."""
     now = datetime.datetime.now().astimezone()
-    return Path(runs) / f"{model_name}-{now:%Y%m%d-%H%M%S}"
+    return Path(runs) / f"{short_name(model_name)}-{now:%Y%m%d-%H%M%S}"
 
 
 def load_run(folder):
     """Reads a run folder written by `tools/train.py`.
+
+    The modules of networks of the user's own are imported, with a warning if they have changed.
 
     Args:
         folder: The run folder.
@@ -157,7 +165,8 @@ def load_run(folder):
         A `Run`.
 
     Raises:
-        DataError: If the folder is no run, has no trained model yet, or lacks its first stage.
+        DataError: If the folder is no run, has no trained model yet, lacks its first stage, or a
+            module of the user's own is missing.
     """
     import keras
 
@@ -167,6 +176,8 @@ def load_run(folder):
     for name in ("config.yaml", "dataset.json", "model.keras"):
         if not (folder / name).is_file():
             raise DataError(f"{folder} is not a trained run: it has no {name}. Train it first.")
+    config = load_config(folder / "config.yaml")
+    import_networks(config, folder)
     try:
         manifest = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         model = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)
@@ -174,7 +185,7 @@ def load_run(folder):
         reason = str(error).splitlines()[0]
         raise DataError(f"{folder} is damaged: {reason} Train it again.") from None
     first = _load_first_stage(folder) if count_priors(manifest["channels"]) else None
-    return Run(folder, load_config(folder / "config.yaml"), manifest, model, first)
+    return Run(folder, config, manifest, model, first)
 
 
 def _load_first_stage(folder):

@@ -67,7 +67,8 @@ def test_bagging_trains_on_patients_drawn_anew_and_compares(
     assert results["mean_member"]["dice"] == pytest.approx(0.6)
     assert results["difference"]["dice"] == pytest.approx(0.15)
     whole = config_of(out)
-    assert whole["model"] == {"name": "ensemble", "members": ["member0", "member1"]}
+    about = {"members": ["member0", "member1"], "models": ["unet"]}
+    assert whole["model"] == {"name": "ensemble", **about}
     assert whole["data"]["repeats"] == {}
     shown = capsys.readouterr().out
     assert "member1  epoch 2/2  val Dice 0.2500  all members 100%  ETA 0:00:00" in shown
