@@ -193,15 +193,16 @@ def begin(out, dataset, about, args, progress):
 
     folder = out / "proposals"
     record = {"first_stage": about, "cases": {}}
-    if args.overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(out / "first_stage", ignore_errors=True)
-    elif (folder / RECORD).is_file():
+    if (folder / RECORD).is_file():
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        if record["first_stage"] != about:
-            raise DataError(f"{folder} was made by another first stage. {AGAIN}")
-    elif (out / "conversion.json").is_file():
+    elif (out / "conversion.json").is_file() and not args.overwrite:
         raise DataError(f"{out} holds a data set that is no cascade's. {AGAIN}")
+    if record["first_stage"] != about:
+        if not args.overwrite:
+            raise DataError(f"{folder} was made by another first stage. {AGAIN}")
+        record["cases"] = {}
+        shutil.rmtree(folder)
+        shutil.rmtree(out / "first_stage", ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     digests = hash_sources(dataset, args.workers, progress)
     for case, digest in record["cases"].items():

@@ -255,7 +255,12 @@ def test_an_ordinary_training_takes_the_first_stage_along(first, data, tmp_path)
     from tools import train
 
     arguments = ["--model", "unet3d", "--data", data, "--run", tmp_path / "run", "--no-evaluate"]
-    settings = ["data.patch_size=[8,16,16]", "model.filters=2", "model.stages=2", "train.epochs=1"]
+    settings = [
+        "data.patch_size=[8,16,16]",
+        "model.filters=2",
+        "model.downsamplings=1",
+        "train.epochs=1",
+    ]
     settings += ["train.steps_per_epoch=1", "train.batch_size=2", "train.validation_batches=1"]
     settings += ["augment.policy=nnunet", "data.fold=0"]
     for setting in settings:
@@ -334,7 +339,7 @@ def test_another_first_stage_or_other_data_in_the_folder_is_refused(
     assert "holds a data set that is no cascade's" in line
 
 
-def test_a_changed_image_is_segmented_again(first, data, tmp_path, mistake):
+def test_a_changed_image_is_segmented_again(first, data, tmp_path, capsys):
     source, out = tmp_path / "raw", tmp_path / "data"
     shutil.copytree(first.source, source)
     shutil.copytree(data, out)
@@ -345,6 +350,8 @@ def test_a_changed_image_is_segmented_again(first, data, tmp_path, mistake):
     array = image.array.copy()
     array[4, 9, 10] = 0
     write_nifti(path, Volume(array, image.affine))
-    line = mistake(main, *first.arguments, "--source", source, "--out", out)
-    assert f"made otherwise (cases.{case}.source_sha256" in line
+    arguments = [*first.arguments, "--source", str(source), "--out", str(out)]
+    assert main(arguments) == 2
+    assert f"made otherwise (cases.{case}.source_sha256" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite"]) == 0
     assert not read_label(prior_path(out / "proposals", case)).array[4, 9, 10]
