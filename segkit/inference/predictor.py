@@ -6,6 +6,7 @@ import tensorflow as tf
 from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.errors import ShapeError
+from segkit.inference.method import Method
 from segkit.inference.prepare import prepare
 from segkit.inference.prepare import restore
 from segkit.inference.priors import append_priors
@@ -163,12 +164,16 @@ def predictor_of(run, *, overlap=None, mirror=None):
         overlap: As for `Predictor`; `None` for the run's own setting.
         mirror: As for `Predictor`; `None` for the run's own setting.
     """
-    settings = run.config.inference
+    settings, first = run.config.inference, run.first
+    if isinstance(first, dict):
+        first = Method(**first, num_channels=len(run.channels))
+    elif first is not None:
+        first = predictor_of(first)
     return Predictor(
         run.model,
         run.manifest["preprocess"],
         run.config.data.patch_size,
-        first=None if run.first is None else predictor_of(run.first),
+        first=first,
         class_order=run.outputs.class_order,
         overlap=settings.overlap if overlap is None else overlap,
         mirror=settings.mirror if mirror is None else mirror,

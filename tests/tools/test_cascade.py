@@ -355,3 +355,46 @@ def test_a_changed_image_is_segmented_again(first, data, tmp_path, capsys):
     assert f"made otherwise (cases.{case}.source_sha256" in capsys.readouterr().err
     assert main([*arguments, "--overwrite"]) == 0
     assert not read_label(prior_path(out / "proposals", case)).array[4, 9, 10]
+
+
+@pytest.fixture(scope="module")
+def by_method(first, tmp_path_factory):
+    pytest.importorskip("segkit.classical")
+    out = tmp_path_factory.mktemp("method") / "data"
+    common = first.arguments[2:]
+    arguments = ["--method", "otsu", "--set", "smooth_mm=1", "--folds", "3", "--out", str(out)]
+    assert main([*common, *arguments]) == 0
+    return out
+
+
+def test_a_method_proposes_and_the_prediction_runs_it_again(first, by_method, tmp_path):
+    from segkit.classical import segment
+
+    manifest = load_manifest(by_method)
+    assert manifest["folds"] == 3
+    assert manifest["options"]["first_stage"]["options"] == {"smooth_mm": 1}
+    path = first.source / "imagesTr" / "case_4_0000.nii.gz"
+    expected = segment("otsu", read_image(path), 2, smooth_mm=1).array
+    found = read_label(prior_path(by_method / "proposals", "case_4")).array
+    np.testing.assert_array_equal(found, 7 * expected)
+    assert 0 < expected.mean() < 0.2
+    write_run(tmp_path / "run", by_method, manifest, second_model(1))
+    arguments = ["--run", tmp_path / "run", "--input", path, "--output", tmp_path / "mask.nii.gz"]
+    assert predict.main([str(a) for a in arguments]) == 0
+    mask = read_label(tmp_path / "mask.nii.gz").array == 7
+    assert 2 * (mask & (expected == 1)).sum() / (mask.sum() + expected.sum()) > 0.95
+
+
+def test_a_cascade_that_begins_with_a_method_is_not_exported(by_method, tmp_path, mistake):
+    write_run(tmp_path / "run", by_method, load_manifest(by_method), second_model(1))
+    line = mistake(export.main, "--run", tmp_path / "run")
+    assert "the first stage is the method 'otsu', which is no network" in line
+
+
+def test_options_of_the_other_kind_of_first_stage_are_refused(first, tmp_path, mistake):
+    out = ["--out", tmp_path / "out"]
+    assert "--set goes with --method" in mistake(main, *first.arguments, *out, "--set", "a=1")
+    assert "--seed goes with --method" in mistake(main, *first.arguments, *out, "--seed", "0")
+    pytest.importorskip("segkit.classical")
+    seeds = ["--method", "region_growing", "--set", "seeds={1: [[0, 0, 0]]}"]
+    assert "give --set seed_units=fraction" in mistake(main, *first.arguments[2:], *out, *seeds)
