@@ -104,11 +104,12 @@ def cascade(args):
     from data_prep.splits import split_cases
 
     splits = stage.check_splits(split_cases(dataset, options))
-    with PREPARE["Progress"]() as progress, writing(out, MEND):
-        proposals = begin(out, dataset, stage.about, args, partial(progress, "hashing sources"))
-        stage.save()
-        propose(dataset, splits, stage, proposals, args.skip_bad, partial(progress, "segmenting"))
-        dataset = with_priors(dataset, proposals, stage.classes)
+    with PREPARE["Progress"]() as progress:
+        with writing(out, MEND):
+            folder = begin(out, dataset, stage.about, args, partial(progress, "hashing sources"))
+            stage.save()
+            propose(dataset, splits, stage, folder, args.skip_bad, partial(progress, "segmenting"))
+        dataset = with_priors(dataset, folder, stage.classes)
         PREPARE["convert_dataset"](args, dataset, options, progress)
 
 

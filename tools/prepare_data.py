@@ -101,7 +101,7 @@ def prepare(args):
     splits = {name: getattr(args, name) for name in ("splits", "folds", "test_share", "seed")}
     options = make_options(args, layout_options, **splits)
     with Progress() as progress:
-        return convert_dataset(args, dataset, options, progress)
+        convert_dataset(args, dataset, options, progress)
 
 
 def scan(args):
@@ -149,7 +149,6 @@ def convert_dataset(args, dataset, options, progress):
         flat = all(case["shape"][0] == 1 for case in manifest["cases"].values())
         model = "unet" if flat else "unet3d"
         print(f"next      python tools/train.py --model {model} --data {args.out}")
-    return 0
 
 
 def verify(args):
