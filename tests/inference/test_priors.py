@@ -67,7 +67,8 @@ def random_case(rng):
 def test_both_twins_cut_out_the_same_region_of_interest():
     rng, crops = np.random.default_rng(5), set()
     signature = [tf.TensorSpec((None, None, None, 2)), tf.TensorSpec((3, 2), tf.int32)]
-    put_back = tf.function(restore, input_signature=[*signature, tf.TensorSpec((3,), tf.int32)])
+    signature.append(tf.TensorSpec((3,), tf.int32))
+    put_back = tf.function(lambda *given: restore(*given), input_signature=signature)
     for _ in range(40):
         volume, plan = random_case(rng)
         expected = preprocess.prepare(volume, None, plan)

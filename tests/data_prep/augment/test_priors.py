@@ -31,7 +31,7 @@ def augment(policy, image, label, priors):
     keys = Keys(make_keys(3, tf.range(2)), make_keys(4, tf.zeros(2, tf.int32)))
     common = {"patch": PATCH, "spacing_mm": tf.ones((2, 3)), "num_classes": 3}
     changed, label = augment_batch(
-        image, label, keys, parse_policy(policy), priors=priors, **common
+        tf.constant(image), tf.constant(label), keys, parse_policy(policy), priors=priors, **common
     )
     return changed.numpy(), label.numpy()
 
@@ -72,5 +72,7 @@ def test_a_record_and_a_batch_are_augmented_alike():
     options = {"num_classes": 3, "priors": 2}
     first, _ = augment_record(record, tf.zeros(3, tf.int32), PATCH, keys, policy, **options)
     options |= {"patch": PATCH, "spacing_mm": tf.ones((1, 3))}
-    second, _ = augment_batch(image[:1], label[:1], keys, policy, **options)
+    second, _ = augment_batch(
+        tf.constant(image[:1]), tf.constant(label[:1]), keys, policy, **options
+    )
     np.testing.assert_allclose(first, second[0], atol=1e-6)
