@@ -25,7 +25,7 @@ from segkit.errors import exit_code
 from segkit.errors import writing
 from segkit.outputs import ignored_class
 from segkit.outputs import read_outputs
-from segkit.priors import without_priors
+from segkit.priors import count_priors
 
 TOOLS = Path(__file__).resolve().parent
 PREPARE = runpy.run_path(str(TOOLS / "prepare_data.py"))
@@ -132,7 +132,7 @@ class Networks:
 
         Raises:
             ConfigError: Options that go with a method.
-            DataError: A fold is not trained to its end, or for images of other channels.
+            DataError: A fold is not trained to its end, is a cascade or takes other channels.
         """
         for name, default in {"set": [], **dict.fromkeys(SPLITS)}.items():
             if getattr(args, name) != default:
@@ -150,7 +150,12 @@ class Networks:
         self.classes = {entry["name"]: entry["value"] for entry in classes}
         options = {"test_share": 0.0, **self.manifest["options"]}
         self.splits = {name: options[name] for name in SPLITS}
-        channels = without_priors(self.manifest["channels"])
+        channels = self.manifest["channels"]
+        if count_priors(channels):
+            raise DataError(
+                f"{folder} is a cascade itself: its first stage has trained on every case, so no "
+                "fold is free of any. Give the first stage of a single network."
+            )
         if channels != list(dataset.channels):
             raise DataError(
                 f"the first stage takes the channels {', '.join(channels)}, the source has "

@@ -61,7 +61,11 @@ def export(args):
     from segkit.training.run import load_run
 
     run = load_run(args.run)
-    check_stages(run)
+    if isinstance(run.first, dict):
+        raise ExportError(
+            f"the first stage is the method {run.first['method']!r}, which is no network: a "
+            "SavedModel cannot hold it. Use tools/predict.py."
+        )
     predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
     examples, origin = choose_examples(run, args.check)
     folder = Path(args.out) if args.out else run.folder / "saved_model"
@@ -79,17 +83,6 @@ def export(args):
         f"--model_name={run.config.model.name} --model_base_path={folder.resolve()}\n"
         "Axes, units and a complete example: docs/export.md"
     )
-
-
-def check_stages(run):
-    """Refuses a cascade that begins with what is no network."""
-    if isinstance(run.first, dict):
-        raise ExportError(
-            f"the first stage is the method {run.first['method']!r}, which is no network: a "
-            "SavedModel cannot hold it. Use tools/predict.py."
-        )
-    if run.first is not None:
-        check_stages(run.first)
 
 
 def describe(run):

@@ -264,26 +264,14 @@ def test_an_ordinary_training_takes_the_first_stage_along(first, data, tmp_path)
     assert predict.main([str(a) for a in arguments]) == 0
 
 
-@pytest.mark.slow
-def test_a_second_stage_can_be_the_first_one_of_a_third(first, data, tmp_path):
+def test_a_cascade_as_first_stage_is_refused(first, data, tmp_path, mistake):
+    """Its own first stage is the mean of networks that have trained on every case."""
     for number in range(3):
-        model = second_model(1)
-        write_run(tmp_path / "cv" / f"fold{number}", data, load_manifest(data), model, number)
-    arguments = [*first.arguments, "--first", str(tmp_path / "cv"), "--out", str(tmp_path / "data")]
-    assert main(arguments) == 0
-    manifest = load_manifest(tmp_path / "data")
-    assert manifest["channels"] == ["MRI", "prior:lesion"]
-    for case, entry in manifest["cases"].items():
-        # The run of a fold finds what the mean of the folds finds: never nothing or everything.
-        found = read_label(prior_path(tmp_path / "data" / "proposals", case)).array == 7
-        lesion = image_of(first, case) > 500
-        assert 2 * (found & lesion).sum() / (found.sum() + lesion.sum()) > 0.95, entry["split"]
-    write_run(tmp_path / "run", tmp_path / "data", manifest, second_model(1))
-    assert (tmp_path / "run" / "first_stage" / "first_stage" / "model.keras").is_file()
-    source = first.source / "imagesTr" / "case_2_0000.nii.gz"
-    arguments = ["--run", tmp_path / "run", "--input", source, "--output", tmp_path / "m.nii.gz"]
-    assert predict.main([str(a) for a in arguments]) == 0
-    assert (read_label(tmp_path / "m.nii.gz").array == 7).any()
+        folder = tmp_path / "cv" / f"fold{number}"
+        write_run(folder, data, load_manifest(data), second_model(1), number)
+    out = ["--out", tmp_path / "out"]
+    line = mistake(main, *first.arguments, "--first", tmp_path / "cv", *out)
+    assert "is a cascade itself" in line
 
 
 def test_a_run_without_its_first_stage_is_refused(run, tmp_path, mistake):
