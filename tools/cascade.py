@@ -154,7 +154,7 @@ class Networks:
         if count_priors(channels):
             raise DataError(
                 f"{folder} is a cascade itself: its first stage has trained on every case, so no "
-                "fold is free of any. Give the first stage of a single network."
+                "fold is free of any. Give a cross-validation of networks without priors."
             )
         if channels != list(dataset.channels):
             raise DataError(
