@@ -136,6 +136,18 @@ def test_the_manifest_says_what_the_first_stage_was(first, data):
     assert list(entry["networks"]) == ["fold0", "fold1", "fold2"]
 
 
+def test_other_data_sets_say_nothing_of_cascades(labelled_mr_run):
+    """So those prepared before there were any are still up to date, and fit the runs on them."""
+    manifest = load_manifest(labelled_mr_run.data)
+    assert not {"roi_margin_mm", "first_stage"} & manifest["options"].keys()
+    assert list(manifest["preprocess"]) == [
+        "orientation",
+        "spacing_mm",
+        "crop_to_nonzero",
+        "normalization",
+    ]
+
+
 def test_repeating_the_command_makes_only_what_is_missing(first, tmp_path, data, capsys):
     out = tmp_path / "data"
     shutil.copytree(data, out)
