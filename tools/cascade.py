@@ -11,21 +11,27 @@ from functools import cache
 from functools import partial
 from pathlib import Path
 
+import yaml
+
 from data_prep.layouts import LAYOUTS
 from data_prep.manifest import file_sha256
 from data_prep.manifest import load_manifest
 from data_prep.manifest import write_json
+from data_prep.manifest import write_text
+from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.errors import SegkitError
 from segkit.errors import exit_code
 from segkit.errors import writing
+from segkit.outputs import ignored_class
 from segkit.outputs import read_outputs
-from segkit.priors import without_priors
+from segkit.priors import count_priors
 
 TOOLS = Path(__file__).resolve().parent
 PREPARE = runpy.run_path(str(TOOLS / "prepare_data.py"))
 MEND = "Free some space, then repeat the command."
 RECORD = "proposals.json"
+SPLITS = {"splits": str, "folds": int, "test_share": float, "seed": int}
 AGAIN = "Give --overwrite to replace the data set, or another --out."
 
 EXAMPLES = """examples:
@@ -47,8 +53,17 @@ def parse_args(argv):
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--first", required=True, metavar="FOLDER", help="of tools/cross_validate.py, all folds")
-    add("--source", required=True, help="the raw data that the first stage's were prepared from")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--first", metavar="FOLDER", help="of tools/cross_validate.py, all folds")
+    which.add_argument("--method", metavar="NAME", help="a method without training proposes")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="option of the method, see docs/classical.md; may be repeated",
+    )
+    add("--source", required=True, help="the raw data, of --first those it was prepared from")
     add("--layout", required=True, help=f"how it is organised: {', '.join(LAYOUTS)}")
     add("--out", required=True, help="folder of the prepared data set")
     add(
@@ -58,6 +73,9 @@ def parse_args(argv):
         help="cut off all that is farther than this from what the first stage finds",
     )
     add("--devices", default="auto", choices=("auto", "cpu", "gpu"), help="default: auto")
+    for name, kind in SPLITS.items():
+        flag = f"--{name.replace('_', '-')}"
+        add(flag, type=kind, help="of a method, as in tools/prepare_data.py")
     PREPARE["add_preparation"](add)
     args = parser.parse_args(argv)
     if args.workers < 1:
@@ -74,8 +92,7 @@ def cascade(args):
     """Segments what is missing, converts, and prints a summary."""
     dataset, layout_options = PREPARE["scan"](args)
     out = Path(args.out)
-    stage = Networks(Path(args.first), out / "first_stage", args.devices)
-    stage.check_channels(dataset)
+    stage = (Method if args.method else Networks)(args, dataset, out / "first_stage")
     options = PREPARE["make_options"](
         args,
         layout_options,
@@ -87,11 +104,12 @@ def cascade(args):
     from data_prep.splits import split_cases
 
     splits = stage.check_splits(split_cases(dataset, options))
-    with PREPARE["Progress"]() as progress, writing(out, MEND):
-        proposals = begin(out, dataset, stage.about, args, partial(progress, "hashing sources"))
-        stage.save()
-        propose(dataset, splits, stage, proposals, args.skip_bad, partial(progress, "segmenting"))
-        dataset = with_priors(dataset, proposals, stage.classes)
+    with PREPARE["Progress"]() as progress:
+        with writing(out, MEND):
+            folder = begin(out, dataset, stage.about, args, partial(progress, "hashing sources"))
+            stage.save()
+            propose(dataset, splits, stage, folder, args.skip_bad, partial(progress, "segmenting"))
+        dataset = with_priors(dataset, folder, stage.classes)
         PREPARE["convert_dataset"](args, dataset, options, progress)
 
 
@@ -104,21 +122,26 @@ class Networks:
         splits: Options of its data set that say how cases are split.
     """
 
-    def __init__(self, folder, saved, devices):
+    def __init__(self, args, dataset, saved):
         """Reads what the folds say of themselves; networks are loaded when they are needed.
 
         Args:
-            folder: Folder of tools/cross_validate.py.
-            saved: Where `save` writes.
-            devices: As of tools/predict.py.
+            args: The command line.
+            dataset: `RawDataset` to segment.
+            saved: Folder that `save` writes.
 
         Raises:
-            DataError: A fold is not trained to its end.
+            ConfigError: Options that go with a method.
+            DataError: A fold is not trained to its end, is a cascade or takes other channels.
         """
+        for name, default in {"set": [], **dict.fromkeys(SPLITS)}.items():
+            if getattr(args, name) != default:
+                raise ConfigError(f"--{name.replace('_', '-')} goes with --method. Leave it out.")
+        folder = Path(args.first)
         if not (folder / "fold0").is_dir():
             raise DataError(f"{folder} has no fold0. Give a folder of tools/cross_validate.py.")
         self.ensemble = runpy.run_path(str(TOOLS / "ensemble.py"))
-        self.folder, self.saved, self.devices = folder, saved, devices
+        self.folder, self.saved, self.devices = folder, saved, args.devices
         self.folders = self.ensemble["fold_folders"](folder)
         self.manifest = load_manifest(self.folders[0])
         networks = {path.name: file_sha256(path / "model.keras") for path in self.folders}
@@ -126,11 +149,13 @@ class Networks:
         classes = read_outputs(self.manifest["classes"], {}).classes
         self.classes = {entry["name"]: entry["value"] for entry in classes}
         options = {"test_share": 0.0, **self.manifest["options"]}
-        self.splits = {name: options[name] for name in ("splits", "folds", "test_share", "seed")}
-
-    def check_channels(self, dataset):
-        """Refuses images that the networks were not trained for."""
-        channels = without_priors(self.manifest["channels"])
+        self.splits = {name: options[name] for name in SPLITS}
+        channels = self.manifest["channels"]
+        if count_priors(channels):
+            raise DataError(
+                f"{folder} is a cascade itself: its first stage has trained on every case, so no "
+                "fold is free of any. Give a cross-validation of networks without priors."
+            )
         if channels != list(dataset.channels):
             raise DataError(
                 f"the first stage takes the channels {', '.join(channels)}, the source has "
@@ -176,6 +201,51 @@ class Networks:
         self.ensemble["save_run"](self.saved, config, network, manifest, about)
 
 
+class Method:
+    """The first stage that a method without training is; attributes as of `Networks`."""
+
+    def __init__(self, args, dataset, saved):
+        """Checks the name and the options of the method.
+
+        Args:
+            args: The command line.
+            dataset: `RawDataset` whose classes the method gives.
+            saved: Folder that `save` writes.
+
+        Raises:
+            ConfigError: No such method or option, or seeds that suit a single image.
+        """
+        from segkit.classical import parse_options
+
+        options = parse_options(args.method, args.set)
+        if options.get("seeds") and options.get("seed_units") != "fraction":
+            raise ConfigError("seeds in mm suit one image: give --set seed_units=fraction.")
+        names = list(dataset.classes)[: ignored_class(dataset.classes)]
+        self.classes = {name: dataset.classes[name] for name in names}
+        self.saved = saved
+        self.what = {"method": args.method, "num_classes": len(names), "options": options}
+        self.about = json.loads(json.dumps(self.what))
+        given = {name: getattr(args, name) for name in SPLITS}
+        self.splits = {name: value for name, value in given.items() if value is not None}
+        self.splits.setdefault("splits", "kfold")
+
+    def check_splits(self, splits):
+        """Returns the splits: what has learned nothing knows no case."""
+        return splits
+
+    def segmenter(self, split):
+        """Returns the function from a `Volume` to class indices on its grid."""
+        from segkit.classical import segment
+
+        what = {"num_classes": self.what["num_classes"], **self.what["options"]}
+        return lambda volume: segment(self.what["method"], volume, **what)
+
+    def save(self):
+        """Writes which method it is."""
+        self.saved.mkdir(exist_ok=True)
+        write_text(self.saved / "method.yaml", yaml.safe_dump(self.what))
+
+
 @cache
 def use(devices):
     """Loads TensorFlow, with the devices that are asked for."""
@@ -193,15 +263,16 @@ def begin(out, dataset, about, args, progress):
 
     folder = out / "proposals"
     record = {"first_stage": about, "cases": {}}
-    if args.overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(out / "first_stage", ignore_errors=True)
-    elif (folder / RECORD).is_file():
+    if (folder / RECORD).is_file():
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        if record["first_stage"] != about:
-            raise DataError(f"{folder} was made by another first stage. {AGAIN}")
-    elif (out / "conversion.json").is_file():
+    elif (out / "conversion.json").is_file() and not args.overwrite:
         raise DataError(f"{out} holds a data set that is no cascade's. {AGAIN}")
+    if record["first_stage"] != about:
+        if not args.overwrite:
+            raise DataError(f"{folder} was made by another first stage. {AGAIN}")
+        record["cases"] = {}
+        shutil.rmtree(folder)
+        shutil.rmtree(out / "first_stage", ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     digests = hash_sources(dataset, args.workers, progress)
     for case, digest in record["cases"].items():

@@ -10,6 +10,7 @@ import numpy as np
 
 from segkit import __version__
 from segkit.errors import DataError
+from segkit.errors import ExportError
 from segkit.errors import exit_code
 from segkit.tables import short_name
 
@@ -61,6 +62,11 @@ def export(args):
     from segkit.training.run import load_run
 
     run = load_run(args.run)
+    if isinstance(run.first, dict):
+        raise ExportError(
+            f"the first stage is the method {run.first['method']!r}, which is no network: a "
+            "SavedModel cannot hold it. Use tools/predict.py."
+        )
     predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
     examples, origin = choose_examples(run, args.check)
     folder = Path(args.out) if args.out else run.folder / "saved_model"

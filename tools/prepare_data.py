@@ -1,6 +1,7 @@
 """Turns raw studies into sharded TFRecords: checked, planned, preprocessed, split by patient."""
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -100,7 +101,7 @@ def prepare(args):
     splits = {name: getattr(args, name) for name in ("splits", "folds", "test_share", "seed")}
     options = make_options(args, layout_options, **splits)
     with Progress() as progress:
-        return convert_dataset(args, dataset, options, progress)
+        convert_dataset(args, dataset, options, progress)
 
 
 def scan(args):
@@ -149,7 +150,6 @@ def convert_dataset(args, dataset, options, progress):
         flat = all(case["shape"][0] == 1 for case in manifest["cases"].values())
         model = "unet" if flat else "unet3d"
         print(f"next      python tools/train.py --model {model} --data {args.out}")
-    return 0
 
 
 def verify(args):
@@ -193,6 +193,12 @@ def summarise(manifest):
         f"grid      {plan['orientation']}, spacing {grid}, median shape {shapes[len(shapes) // 2]}"
     )
     print(f"intensity {', '.join(scheme['scheme'] for scheme in plan['normalization'])}")
+    if "roi_margin_mm" in plan:
+        kept = sorted(share_kept(case) for case in cases)
+        print(
+            f"region    {plan['roi_margin_mm']:g} mm around the priors: {kept[0]:.1%} to "
+            f"{kept[-1]:.1%} of an image, median {kept[len(kept) // 2]:.1%}"
+        )
     voxels = manifest["fingerprint"]["class_voxels"]
     for entry, count in list(zip(manifest["classes"], voxels, strict=False))[:SHOWN_CLASSES]:
         print(f"class     {entry['name']}: {100 * count / sum(voxels):.2f} % of voxels")
@@ -202,6 +208,11 @@ def summarise(manifest):
         print(f"note      {count} case(s): {note}")
     size = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
     print(f"shards    {len(manifest['shards'])}, {size:.1f} MB, {manifest['folds']} folds")
+
+
+def share_kept(case):
+    """Returns the share of an image's voxels that cropping left."""
+    return math.prod(high - low for low, high in case["crop"]) / math.prod(case["oriented_shape"])
 
 
 class Progress:

@@ -6,6 +6,7 @@ import tensorflow as tf
 from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.errors import ShapeError
+from segkit.inference.method import Method
 from segkit.inference.prepare import prepare
 from segkit.inference.prepare import restore
 from segkit.inference.priors import append_priors
@@ -80,7 +81,8 @@ class Predictor(tf.Module):
             )
         self.orientation = preprocess["orientation"]
         self.num_channels = channels if first is None else first.num_channels
-        self._first, self._network_channels = first, channels
+        self._network_channels = channels
+        self._first = first  # so that its variables are tracked
         self.num_classes, self.class_order = model.output_shape[-1], tuple(class_order)
         # Listed once and without the model, which would be saved with a second copy of each.
         self._weights = [variable.value for variable in model.variables]
@@ -89,7 +91,13 @@ class Predictor(tf.Module):
             input_signature=[tf.TensorSpec((None, *patch_size, channels), tf.float32)],
         )
         predict = mirrored(self._network, len(patch_size)) if mirror else self._network
-        self._prepare = lambda image, spacing_mm: prepare(image, spacing_mm, preprocess)
+
+        def prepare_image(image, spacing_mm, on_tile=None):
+            if first is not None:
+                image = append_priors(image, spacing_mm, first, self.orientation, priors, on_tile)
+            return prepare(image, spacing_mm, preprocess)
+
+        self._prepare = prepare_image
         self._slide = lambda image, on_tile: sliding_window(
             predict, image, patch_size, self.num_classes, overlap=overlap, on_tile=on_tile
         )
@@ -137,10 +145,7 @@ class Predictor(tf.Module):
     def _run(self, image, spacing_mm, on_tile, with_probabilities):
         image = tf.convert_to_tensor(image, tf.float32)
         spacing_mm = tf.convert_to_tensor(spacing_mm, tf.float32)
-        if self._first is not None:
-            count = self._network_channels - self.num_channels
-            image = append_priors(image, spacing_mm, self._first, self.orientation, count, on_tile)
-        prepared, crop = self._prepare(image, spacing_mm)
+        prepared, crop = self._prepare(image, spacing_mm, on_tile)
         logits = self.logits(prepared, on_tile)
         return self.restore(logits, crop, tf.shape(image)[:3], with_probabilities)
 
@@ -201,12 +206,16 @@ def predictor_of(run, *, overlap=None, mirror=None):
         overlap: As for `Predictor`; `None` for the run's own setting.
         mirror: As for `Predictor`; `None` for the run's own setting.
     """
-    settings = run.config.inference
+    settings, first = run.config.inference, run.first
+    if isinstance(first, dict):
+        first = Method(**first, num_channels=len(run.channels))
+    elif first is not None:
+        first = predictor_of(first)
     return Predictor(
         run.model,
         run.manifest["preprocess"],
         run.config.data.patch_size,
-        first=None if run.first is None else predictor_of(run.first),
+        first=first,
         class_order=run.outputs.class_order,
         overlap=settings.overlap if overlap is None else overlap,
         mirror=settings.mirror if mirror is None else mirror,

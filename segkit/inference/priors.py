@@ -23,7 +23,7 @@ def append_priors(image, spacing_mm, first, orientation, count, on_tile=None):
     """
     order, _ = axis_moves(orientation, first.orientation)
     turned = turn(image, orientation, first.orientation)
-    found = first.segment(turned, tf.gather(spacing_mm, order), on_tile)
+    found = first.segment(turned, tf.gather(spacing_mm, order), on_tile=on_tile)
     found = turn(found, first.orientation, orientation)
     priors = tf.one_hot(found - 1, count, dtype=tf.float32)  # the background, -1, is in none
     return tf.concat([image, priors], axis=-1)

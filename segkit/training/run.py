@@ -10,6 +10,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from segkit import __version__
 from segkit.config import Config
 from segkit.config import first_difference
@@ -27,7 +29,8 @@ from segkit.training.sources import check_sources
 from segkit.training.sources import import_networks
 from segkit.training.sources import save_sources
 
-FIRST_STAGE = "first_stage"  # of a cascade: a run folder, in the data set and in its runs
+FIRST_STAGE = "first_stage"  # of a cascade: a folder in the data set and in its runs
+METHOD = "method.yaml"  # what is in it if the first stage is not a run
 PACKAGES = ("tensorflow", "keras", "numpy")
 
 
@@ -40,14 +43,15 @@ class Run:
         config: Its resolved configuration.
         manifest: The manifest of the data set that it was trained on.
         model: `keras.Model` with the best weights found; gives float32 logits.
-        first: The run that finds what the last channels of this one are, or `None`.
+        first: What finds the last channels of this run's images: another run, a dict of the
+            arguments of `segkit.inference.method.Method`, or `None`.
     """
 
     folder: Path
     config: Config
     manifest: dict
     model: object
-    first: "Run | None" = None
+    first: "Run | dict | None" = None
 
     @property
     def channels(self):
@@ -194,6 +198,9 @@ def _load_first_stage(folder):
             f"{folder} is the second stage of a cascade, but has no folder {FIRST_STAGE}. Copy it "
             "from the data set that the run was trained on."
         )
+    method = folder / FIRST_STAGE / METHOD
+    if method.is_file():
+        return yaml.safe_load(method.read_text(encoding="utf-8"))
     return load_run(folder / FIRST_STAGE)
 
 

@@ -8,6 +8,9 @@ import tensorflow as tf
 
 from data_prep import preprocess
 from data_prep.plan import Plan
+from segkit.errors import ShapeError
+from segkit.inference.predictor import Predictor
+from segkit.inference.predictor import predict_volume
 from segkit.inference.prepare import prepare
 from segkit.inference.prepare import restore
 from segkit.inference.priors import append_priors
@@ -49,6 +52,43 @@ def test_a_first_stage_sees_and_gives_its_own_axes(orientation):
     np.testing.assert_array_equal(whole[..., 2], expected == 2)
 
 
+@pytest.fixture(scope="module")
+def everything():
+    """The function from a first stage to a cascade that finds class 1 in all of its region."""
+    import keras
+
+    inputs = keras.Input((4, 4, 4, 2), name="image")
+    logits = keras.layers.Conv3D(2, 1, name="logits")
+    model = keras.Model(inputs, logits(inputs))
+    logits.set_weights([np.zeros((1, 1, 1, 2, 2)), np.array([0.0, 1.0])])
+    schemes = {"normalization": [ZSCORE, PRIOR], "roi_margin_mm": 3.0}
+    preprocess = {"orientation": "SAR", "spacing_mm": [1.0, 1.0, 1.0], "crop_to_nonzero": True}
+    return lambda first: Predictor(model, preprocess | schemes, (4, 4, 4), first=first)
+
+
+def test_a_cascade_segments_an_image_in_its_region_of_interest_alone(everything):
+    first = Corner("IAR")
+    first.num_channels = 1
+    predictor = everything(first)
+    assert (predictor.num_channels, predictor.num_classes) == (1, 2)
+    affine = np.array([[0, 0, 1.0, 0], [0, 2, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]])
+    image = Volume(np.random.default_rng(0).random((9, 8, 7), np.float32), affine)
+    mask, probabilities = predict_volume(predictor, image, with_probabilities=True)
+    # One voxel in the last slice, first row and column; 3 mm are 2, 2 and 3 voxels.
+    expected = np.zeros((9, 8, 7), np.uint8)
+    expected[6:, :3, :4] = 1
+    np.testing.assert_array_equal(mask.array, expected)
+    share = 1 / (1 + np.exp(-1))
+    np.testing.assert_allclose(probabilities.array[..., 1], expected * share, atol=1e-6)
+
+
+def test_a_first_stage_for_other_images_is_refused(everything):
+    first = Corner("SAR")
+    first.num_channels = 2
+    with pytest.raises(ShapeError, match="takes 2 channel.*has 1 beside its priors"):
+        everything(first)
+
+
 def random_case(rng):
     """A volume in random axes with a channel of a few priors, and a plan with a margin."""
     shape = rng.integers(4, 14, 3)
@@ -67,7 +107,8 @@ def random_case(rng):
 def test_both_twins_cut_out_the_same_region_of_interest():
     rng, crops = np.random.default_rng(5), set()
     signature = [tf.TensorSpec((None, None, None, 2)), tf.TensorSpec((3, 2), tf.int32)]
-    put_back = tf.function(restore, input_signature=[*signature, tf.TensorSpec((3,), tf.int32)])
+    signature.append(tf.TensorSpec((3,), tf.int32))
+    put_back = tf.function(lambda *given: restore(*given), input_signature=signature)
     for _ in range(40):
         volume, plan = random_case(rng)
         expected = preprocess.prepare(volume, None, plan)

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import nibabel
@@ -138,6 +136,18 @@ def test_the_manifest_says_what_the_first_stage_was(first, data):
     assert list(entry["networks"]) == ["fold0", "fold1", "fold2"]
 
 
+def test_other_data_sets_say_nothing_of_cascades(labelled_mr_run):
+    """So those prepared before there were any are still up to date, and fit the runs on them."""
+    manifest = load_manifest(labelled_mr_run.data)
+    assert not {"roi_margin_mm", "first_stage"} & manifest["options"].keys()
+    assert list(manifest["preprocess"]) == [
+        "orientation",
+        "spacing_mm",
+        "crop_to_nonzero",
+        "normalization",
+    ]
+
+
 def test_repeating_the_command_makes_only_what_is_missing(first, tmp_path, data, capsys):
     out = tmp_path / "data"
     shutil.copytree(data, out)
@@ -172,7 +182,10 @@ def test_a_test_case_scores_the_same_from_records_and_from_its_image(first, data
     assert len(rows) == 2
 
 
+@pytest.mark.slow
 def test_the_export_holds_both_networks_and_takes_the_image_alone(first, run, tmp_path):
+    import tensorflow as tf
+
     assert export.main(["--run", str(run), "--out", str(tmp_path / "model"), "--check", "1"]) == 0
     folder = tmp_path / "model" / "1"
     card = json.loads((folder / "assets" / "segkit.json").read_text())
@@ -181,21 +194,12 @@ def test_the_export_holds_both_networks_and_takes_the_image_alone(first, run, tm
     image = nibabel.as_closest_canonical(nibabel.load(source))
     array = image.get_fdata(dtype=np.float32).transpose(2, 1, 0)[..., None]
     spacing_mm = np.array(image.header.get_zooms()[::-1], np.float32)
-    np.savez(tmp_path / "in.npz", image=array, spacing_mm=spacing_mm)
-    code = (
-        "import sys, numpy as np, tensorflow as tf\n"
-        "model, data = tf.saved_model.load(sys.argv[1]), np.load(sys.argv[2])\n"
-        "mask = model.signatures['mask'](image=tf.constant(data['image']),"
-        " spacing_mm=tf.constant(data['spacing_mm']))['mask']\n"
-        "np.save(sys.argv[3], mask.numpy())\n"
-    )
-    command = [sys.executable, "-c", code, folder, tmp_path / "in.npz", tmp_path / "out.npy"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    model = tf.saved_model.load(str(folder))
+    inputs = {"image": tf.constant(array), "spacing_mm": tf.constant(spacing_mm)}
+    served = model.signatures["mask"](**inputs)["mask"].numpy().transpose(2, 1, 0)
     arguments = ["--run", run, "--input", source, "--output", tmp_path / "mask.nii.gz"]
     assert predict.main([str(a) for a in arguments]) == 0
     mask = nibabel.as_closest_canonical(nibabel.load(tmp_path / "mask.nii.gz"))
-    served = np.load(tmp_path / "out.npy").transpose(2, 1, 0)
     assert served.sum() > 100
     np.testing.assert_array_equal(7 * served, np.asarray(mask.dataobj))
 
@@ -255,7 +259,12 @@ def test_an_ordinary_training_takes_the_first_stage_along(first, data, tmp_path)
     from tools import train
 
     arguments = ["--model", "unet3d", "--data", data, "--run", tmp_path / "run", "--no-evaluate"]
-    settings = ["data.patch_size=[8,16,16]", "model.filters=2", "model.stages=2", "train.epochs=1"]
+    settings = [
+        "data.patch_size=[8,16,16]",
+        "model.filters=2",
+        "model.downsamplings=1",
+        "train.epochs=1",
+    ]
     settings += ["train.steps_per_epoch=1", "train.batch_size=2", "train.validation_batches=1"]
     settings += ["augment.policy=nnunet", "data.fold=0"]
     for setting in settings:
@@ -265,6 +274,16 @@ def test_an_ordinary_training_takes_the_first_stage_along(first, data, tmp_path)
     source = first.source / "imagesTr" / "case_2_0000.nii.gz"
     arguments = ["--run", tmp_path / "moved", "--input", source, "--output", tmp_path / "m.nii.gz"]
     assert predict.main([str(a) for a in arguments]) == 0
+
+
+def test_a_cascade_as_first_stage_is_refused(first, data, tmp_path, mistake):
+    """Its own first stage is the mean of networks that have trained on every case."""
+    for number in range(3):
+        folder = tmp_path / "cv" / f"fold{number}"
+        write_run(folder, data, load_manifest(data), second_model(1), number)
+    out = ["--out", tmp_path / "out"]
+    line = mistake(main, *first.arguments, "--first", tmp_path / "cv", *out)
+    assert "is a cascade itself" in line
 
 
 def test_a_run_without_its_first_stage_is_refused(run, tmp_path, mistake):
@@ -334,7 +353,7 @@ def test_another_first_stage_or_other_data_in_the_folder_is_refused(
     assert "holds a data set that is no cascade's" in line
 
 
-def test_a_changed_image_is_segmented_again(first, data, tmp_path, mistake):
+def test_a_changed_image_is_segmented_again(first, data, tmp_path, capsys):
     source, out = tmp_path / "raw", tmp_path / "data"
     shutil.copytree(first.source, source)
     shutil.copytree(data, out)
@@ -345,6 +364,51 @@ def test_a_changed_image_is_segmented_again(first, data, tmp_path, mistake):
     array = image.array.copy()
     array[4, 9, 10] = 0
     write_nifti(path, Volume(array, image.affine))
-    line = mistake(main, *first.arguments, "--source", source, "--out", out)
-    assert f"made otherwise (cases.{case}.source_sha256" in line
+    arguments = [*first.arguments, "--source", str(source), "--out", str(out)]
+    assert main(arguments) == 2
+    assert f"made otherwise (cases.{case}.source_sha256" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite"]) == 0
     assert not read_label(prior_path(out / "proposals", case)).array[4, 9, 10]
+
+
+@pytest.fixture(scope="module")
+def by_method(first, tmp_path_factory):
+    pytest.importorskip("segkit.classical")
+    out = tmp_path_factory.mktemp("method") / "data"
+    common = first.arguments[2:]
+    arguments = ["--method", "otsu", "--set", "smooth_mm=1", "--folds", "3", "--out", str(out)]
+    assert main([*common, *arguments]) == 0
+    return out
+
+
+def test_a_method_proposes_and_the_prediction_runs_it_again(first, by_method, tmp_path):
+    from segkit.classical import segment
+
+    manifest = load_manifest(by_method)
+    assert manifest["folds"] == 3
+    assert manifest["options"]["first_stage"]["options"] == {"smooth_mm": 1}
+    path = first.source / "imagesTr" / "case_4_0000.nii.gz"
+    expected = segment("otsu", read_image(path), 2, smooth_mm=1).array
+    found = read_label(prior_path(by_method / "proposals", "case_4")).array
+    np.testing.assert_array_equal(found, 7 * expected)
+    assert 0 < expected.mean() < 0.2
+    write_run(tmp_path / "run", by_method, manifest, second_model(1))
+    arguments = ["--run", tmp_path / "run", "--input", path, "--output", tmp_path / "mask.nii.gz"]
+    assert predict.main([str(a) for a in arguments]) == 0
+    mask = read_label(tmp_path / "mask.nii.gz").array == 7
+    assert 2 * (mask & (expected == 1)).sum() / (mask.sum() + expected.sum()) > 0.95
+
+
+def test_a_cascade_that_begins_with_a_method_is_not_exported(by_method, tmp_path, mistake):
+    write_run(tmp_path / "run", by_method, load_manifest(by_method), second_model(1))
+    line = mistake(export.main, "--run", tmp_path / "run")
+    assert "the first stage is the method 'otsu', which is no network" in line
+
+
+def test_options_of_the_other_kind_of_first_stage_are_refused(first, tmp_path, mistake):
+    out = ["--out", tmp_path / "out"]
+    assert "--set goes with --method" in mistake(main, *first.arguments, *out, "--set", "a=1")
+    assert "--seed goes with --method" in mistake(main, *first.arguments, *out, "--seed", "0")
+    pytest.importorskip("segkit.classical")
+    seeds = ["--method", "region_growing", "--set", "seeds={1: [[0, 0, 0]]}"]
+    assert "give --set seed_units=fraction" in mistake(main, *first.arguments[2:], *out, *seeds)
