@@ -307,7 +307,7 @@ def write_study():
 def next_steps(folder, progress, study):
     """Returns the commands that make use of a run."""
     return f"""
-Best validation Dice {progress.best_dice:.4f} after epoch {progress.best_epoch}. Now:
+Best validation Dice {progress.best_score:.4f} after epoch {progress.best_epoch}. Now:
   tensorboard --logdir {folder.parent}
   python tools/evaluate.py --run {folder}
   python tools/predict.py --run {folder} --input {study} --output mask.nii.gz
