@@ -29,6 +29,7 @@ TABLES = (
     "segkit.training:OPTIMIZERS",
     "segkit.training:SCHEDULES",
     "segkit.training:AVERAGES",
+    "segkit.training:PRETEXTS",
     "data_prep.layouts:LAYOUTS",
     "data_prep.augment:TRANSFORMS",
 )

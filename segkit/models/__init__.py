@@ -6,6 +6,7 @@ from segkit.tables import load
 MODELS = {
     "unet": "segkit.models.unet:unet",
     "unet3d": "segkit.models.unet:unet3d",
+    "dpn": "segkit.models.dpn:dpn",
     "fcn32s": "segkit.models.fcn:fcn32s",
     "fcn16s": "segkit.models.fcn:fcn16s",
     "fcn8s": "segkit.models.fcn:fcn8s",

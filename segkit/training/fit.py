@@ -29,6 +29,8 @@ from segkit.training.progress import Progress
 from segkit.training.run import create_run
 from segkit.training.segmentation import Segmentation
 from segkit.training.step import full_resolution
+from segkit.training.transfer import describe
+from segkit.training.transfer import write_report
 
 NUM_PICTURES = 4
 
@@ -90,7 +92,8 @@ def fit(
         DataError: If there is nothing to resume, the disk is full, or another worker is gone.
     """
     objective = objective or Segmentation(manifest, config.loss.options)
-    loop = _Loop(folder, config, manifest, strategy, build, batches, objective, prepare, report)
+    parts = (strategy, build, batches, objective, prepare, report)
+    loop = _Loop(folder, config, manifest, *parts, resume)
     loop.start(resume)
     with stop_requests(loop.folder) as requests, _lost_workers():
         while not loop.finished:
@@ -120,13 +123,13 @@ class _Loop:
     """One run: its parts, and what happens in an epoch."""
 
     def __init__(
-        self, folder, config, manifest, strategy, build, batches, objective, prepare, report
+        self, folder, config, manifest, strategy, build, batches, objective, prepare, report, resume
     ):
         self.folder, self.config, self.manifest = Path(folder), config, manifest
         self.train, self.batches, self.report = config.train, batches, report
         self.strategy, self.chief = strategy, is_first_worker()
         self.objective = objective
-        self.learner = build_learner(self.train, strategy, build)
+        self.learner = build_learner(self.train, strategy, build, resume=resume)
         self.train_step, self.validation_step = make_steps(
             self.learner, self.train, strategy, objective.count, prepare
         )
@@ -162,6 +165,7 @@ class _Loop:
             self.shown = next(iter(validation((0, 1)).unbatch().batch(NUM_PICTURES)))
             if not resume:
                 create_run(self.folder, self.config, self.manifest)
+                self._tell_transfer()
             epoch = self.progress.epoch
             self.monitor = Monitor(self.folder, self.objective, self.train, resume_at=epoch)
         self.started, self.first_step = time.monotonic(), self.progress.step
@@ -237,7 +241,15 @@ class _Loop:
         if progress.stopped:
             self.report(f"Stopped by {progress.stopped} after step {progress.step}.")
         elif progress.epoch < train.epochs:
-            self.report(f"Stopped early: no better {self.objective.label} for {train.early_stopping} epochs.")
+            label, waited = self.objective.label, train.early_stopping
+            self.report(f"Stopped early: no better {label} for {waited} epochs.")
+
+    def _tell_transfer(self):
+        transferred = self.learner.transferred
+        if transferred:
+            with writing(self.folder, "Free some space."):
+                write_report(self.folder / "transfer.csv", transferred)
+            self.report(f"Weights of {self.train.initial_weights}:\n{describe(transferred)}")
 
     def _restore(self):
         folder, variables = self.folder / "checkpoints", self.learner.variables

@@ -18,6 +18,7 @@ FCN = ((64, 96, 2), {"width": 0.01, "fc_kernel": 3, "dropout": 0.0})
 SMALL = {
     "unet": ((16, 24, 2), {"filters": 8, "downsamplings": 2}),
     "unet3d": ((8, 8, 12, 1), {"filters": 8, "downsamplings": 2}),
+    "dpn": ((8, 8, 12, 1), {"filters": 8, "downsamplings": 2}),
     "fcn32s": FCN,
     "fcn16s": FCN,
     "fcn8s": FCN,
