@@ -20,6 +20,7 @@ training = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("train.
 
 MODEL = "dpn"
 HELD_OUT = 0.1  # share of the patients that choose the best epoch
+TURNS = ("flip", "quarter_turns")  # after which nobody can tell how a patch was turned
 
 EXAMPLES = """examples:
   python tools/pretrain.py --model dpn --data data/unlabelled --pretext masked
@@ -89,7 +90,15 @@ def read_config(args):
             f"pre-training builds {MODEL}, got the model {config.model.name!r}. Use --model "
             f"{MODEL} with the same filters: its weights fit the other U-Nets."
         )
-    return config
+    return without_turns(config) if config.pretext.name == "rotation" else config
+
+
+def without_turns(config):
+    """Takes what would make the answers about rotations wrong out of the augmentation."""
+    kept = [step for step in config.augment.policy if not set(step) & set(TURNS)]
+    if len(kept) < len(config.augment.policy):
+        print(f"note: without {' and '.join(TURNS)} of augment.policy: rotation asks for turns.")
+    return replace(config, augment=replace(config.augment, policy=kept))
 
 
 def hold_out(data, splits, manifest):

@@ -96,19 +96,18 @@ def dpn(
     return keras.Model(inputs, logits, name="dpn")
 
 
-def reconstructor(input_shape, *, skips, **options):
+def reconstructor(input_shape, *, drop_skips=False, **options):
     """Builds `dpn` with a layer that gives intensities in place of classes.
 
     Args:
         input_shape: As in `dpn`.
-        skips: `False` leaves the skips out, whatever the options say.
+        drop_skips: Leave the skips out, whatever the options say.
         **options: Options of `dpn`.
 
     Returns:
         `keras.Model` from `image` to float32 `reconstruction`, of the image's shape.
     """
-    skips = skips and options.get("skips", True)
-    trunk = dpn(2, input_shape, **{**options, "skips": skips})
+    trunk = dpn(2, input_shape, **options | ({"skips": False} if drop_skips else {}))
     features = trunk.get_layer("logits").input
     head = CONV[len(input_shape) - 1](input_shape[-1], 1, dtype="float32", name="reconstruction")
     return keras.Model(trunk.input, head(features), name="dpn_reconstruction")

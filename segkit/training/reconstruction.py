@@ -43,7 +43,7 @@ class Reconstruction:
 
     def network(self, **options):
         """Builds the network, with options of `dpn`."""
-        return reconstructor(self._patches.shape, skips=self._skips, **options)
+        return reconstructor(self._patches.shape, drop_skips=not self._skips, **options)
 
     def prepare(self, images):
         """Returns `(inputs, targets)` of images; drawn for each example by itself."""
