@@ -55,8 +55,9 @@ class Reconstruction:
         truth, counted = targets[..., :-1], targets[..., -1:]
         error = tf.square(outputs - truth)
         values = tf.stack([tf.ones_like(truth), truth, tf.square(truth), error], axis=-1)
-        axes = list(range(len(truth.shape) - 1))
-        return tf.reduce_sum(values * counted[..., None], axis=axes)
+        rows = tf.reshape(values * counted[..., None], (-1, 4 * truth.shape[-1]))
+        # TensorFlow adds up a last axis in pairs, others one by one, which loses digits.
+        return tf.reshape(tf.reduce_sum(tf.transpose(rows), axis=-1), (-1, 4))
 
     def score(self, counts):
         """Returns `1 - squared error / squared distance from the mean of the channel`."""

@@ -1,5 +1,4 @@
 import csv
-import json
 import shutil
 from types import SimpleNamespace
 
@@ -185,16 +184,9 @@ def test_splits_are_named_or_refused(phantom_data, tmp_path, mistake):
     assert not (tmp_path / "run").exists()
 
 
-def test_named_splits_are_what_trains(phantom_data, tmp_path):
-    losses = {}
-    for name, splits in {
-        "all": "[]",
-        "same": "[fold1, fold2, fold3, fold4]",
-        "one": "[fold1]",
-    }.items():
-        settings = ["train.epochs=1", f"data.splits={splits}"]
-        argv = arguments(phantom_data, tmp_path / name, "--no-evaluate", settings=settings)
-        assert train.main(argv) == 0
-        losses[name] = history(tmp_path / name)[0]["train_loss"]
-    assert losses["all"] == losses["same"] != losses["one"]
-    assert json.loads((tmp_path / "one" / "dataset.json").read_text())["folds"] == 5
+def test_the_splits_are_all_other_folds_the_images_without_labels_or_those_named():
+    manifest, data = {"classes": [{}], "folds": 3}, SimpleNamespace(fold=1, splits=[])
+    assert train.training_splits(data, manifest) == ("fold0", "fold2")
+    assert train.training_splits(data, {"classes": [], "folds": 0}) == ("test",)
+    data.splits = ["fold2", "test"]
+    assert train.training_splits(data, manifest) == ("fold2", "test")

@@ -51,8 +51,7 @@ def test_layers_belong_to_stages(layer, stage):
     assert stage_of(layer) == stage
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize("optimizer", [PLAIN, "adam"])
+@pytest.mark.parametrize(("optimizer", "replicas"), [(PLAIN, 1), ("adam", 2)])
 def test_each_stage_takes_its_share_of_the_step(task, optimizer, replicas):
     # Two downsamplings: logits 1, decoder0 0.5, decoder1 0.25, encoder2 ... encoder0 down to 1/32.
     settings = {"optimizer": optimizer, "weight_decay": 0.1, "replicas": replicas}

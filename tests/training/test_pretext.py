@@ -118,6 +118,17 @@ def test_r2_is_the_explained_share_of_the_variance_of_what_counts():
     assert task.score(2 * counts) == pytest.approx(0.75)
 
 
+def test_r2_of_many_voxels_keeps_its_digits():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(5, 1, (2, 40, 56, 40, 2)).astype(np.float32)
+    guess = truth + rng.normal(0, 0.5, truth.shape).astype(np.float32)
+    task = build_pretext("autoencoder", Patches(truth.shape[1:]))
+    counts = task.count(tf.concat([truth, np.ones_like(truth[..., :1])], -1), guess)
+    spread = ((truth - truth.mean((0, 1, 2, 3), np.float64)) ** 2).sum()
+    expected = 1 - ((guess - truth).astype(np.float64) ** 2).sum() / spread
+    assert task.score(counts) == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("sides", "number"),
     [((4, 4, 4), 24), ((4, 6, 4), 8), ((4, 6, 8), 4), ((5, 5), 4), ((5, 3), 2)],
