@@ -1,6 +1,6 @@
 """Does pre-training pay? Whole-case Dice after fine-tuning on few labels, with it and without.
 
-    python benchmarks/dpn.py --data data/hippocampus                    # about 2.5 hours of 2 cores
+    python benchmarks/dpn.py --data data/hippocampus                    # about 2 hours of 2 cores
     python benchmarks/dpn.py --data data/hippocampus --seeds 1 --labels 8
 
 For each seed DPN is pre-trained on all cases of the training folds, without their labels. Then two

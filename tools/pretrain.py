@@ -127,6 +127,7 @@ def pretrain(args, config, folder, data, manifest):
     strategy = make_strategy(args.devices)
     if config.train.deterministic:
         make_deterministic()
+    from data_prep.reader import find_shards
     from data_prep.reader import reading_errors
     from segkit.training.fit import fit
     from segkit.training.pretext import Patches
@@ -143,6 +144,7 @@ def pretrain(args, config, folder, data, manifest):
     num_classes = len(manifest["classes"]) or 1
     augment, change = training.build_augmentation(config, shape, num_classes, strategy)
     splits = training.training_splits(config.data, manifest)
+    find_shards(data, manifest, splits, labels=False)  # refuses splits that are not there
     repeats, others = hold_out(config.data, splits, manifest)
     chosen = (splits, repeats), (splits, others)
     batches = training.build_batches(config, data, manifest, augment, *chosen, labels=False)
