@@ -65,6 +65,7 @@ def build_dataset(
     batch_size,
     seed,
     foreground_fraction=1 / 3,
+    labels=True,
     repeats=None,
     augment=None,
     start_index=0,
@@ -89,6 +90,8 @@ def build_dataset(
         seed: Seed of order, patches and augmentation; an int of 0 or more.
         foreground_fraction: Share of examples centred on foreground, in [0, 1]: a class drawn
             from those that the record holds, then a voxel of that class.
+        labels: `False` reads none, for data sets without them: labels are 0 everywhere, and no
+            example is centred on foreground.
         repeats: Mapping case id -> how often each of its records is seen per round; a case that
             is not named: once.
         augment: `Augmentation`, or `None`.
@@ -125,7 +128,8 @@ def build_dataset(
             f"data.patch_size needs 2 or 3 entries, got {list(patch_size)}. Write [height, width] "
             "for slices or [depth, height, width] for volumes."
         )
-    shards = find_shards(folder, manifest, splits)
+    shards = find_shards(folder, manifest, splits, labels=labels)
+    foreground_fraction = foreground_fraction if labels else 0.0
     augment = augment or Augmentation([])
     on_device = augment.placement == "device"
     box = margin(augment, patch_size, manifest) if on_device else tuple(patch_size)
@@ -146,7 +150,15 @@ def build_dataset(
         memory_bytes=for_records,
     )
     make_example, make_batch = _makers(
-        manifest, patch_size, box, batch_size, seed, foreground_fraction, augment, with_cases
+        manifest,
+        patch_size,
+        box,
+        batch_size,
+        seed,
+        foreground_fraction,
+        labels,
+        augment,
+        with_cases,
     )
     number, count = part
     share = batch_size // count
@@ -206,9 +218,11 @@ def margin(augment, patch_size, manifest):
     return reach(parse_policy(augment.policy), patch_size, spacing, share=0.99)
 
 
-def _makers(manifest, patch_size, box, batch_size, seed, foreground_fraction, augment, with_cases):
+def _makers(
+    manifest, patch_size, box, batch_size, seed, foreground_fraction, labels, augment, with_cases
+):
     """The functions from a record to an example, and from a batch of those to what leaves."""
-    channels, num_classes = len(manifest["channels"]), len(manifest["classes"])
+    channels, num_classes = len(manifest["channels"]), len(manifest["classes"]) or 1
     patch, box = ((1,) * (3 - len(sides)) + tuple(sides) for sides in (patch_size, box))
     before = [(outer - inner) // 2 for outer, inner in zip(box, patch, strict=True)]
     on_device = augment.placement == "device"
@@ -222,6 +236,8 @@ def _makers(manifest, patch_size, box, batch_size, seed, foreground_fraction, au
     def make_example(index, serialized):
         record = decode(serialized)
         record["image"] = tf.ensure_shape(record["image"], (None, None, None, channels))
+        if not labels:
+            record["label"] = tf.zeros(tf.shape(record["image"])[:3], record["label"].dtype)
         keys = keys_of(index[None])
         draws = uniform(keys.example, _PLACE, 5)[0]
         start = random_start(record, patch, is_forced(index, foreground_fraction), draws)

@@ -23,18 +23,19 @@ from segkit.errors import nearest
 OPEN_FILES = 4
 
 
-def find_shards(folder, manifest, splits):
+def find_shards(folder, manifest, splits, *, labels=True):
     """Returns the manifest's entries of the shards to read, in a fixed order.
 
     Args:
         folder: Data set folder.
         manifest: Its manifest, as a dict.
         splits: Names of the splits to read.
+        labels: Whether the data set must have labels.
 
     Raises:
         DataError: The data set has no labels, no such split, or a shard is missing or cut off.
     """
-    if not manifest["classes"]:
+    if labels and not manifest["classes"]:
         raise DataError(
             f"the data set {folder} has no labels. Prepare one that has, to train on it."
         )

@@ -1,8 +1,9 @@
 """The whole configuration schema, and the strict loader of `configs/NAME.yaml`.
 
-A config is a flat typed YAML file, two levels deep: `model data augment loss train inference`.
-`model` and `loss` name a component; their other keys are the keyword-only arguments of its
-builder. Precedence: file, then `--set section.key=value`. Nothing here imports TensorFlow.
+A config is a flat typed YAML file, two levels deep: `model data augment loss pretext train
+inference`. `model`, `loss` and `pretext` name a component; their other keys are the keyword-only
+arguments of its builder. Precedence: file, then `--set section.key=value`. Nothing here imports
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class DataConfig:
     Attributes:
         path: Folder written by `tools/prepare_data.py`; `null` means the built-in phantoms.
         fold: Fold to validate on; all others train.
+        splits: Names of the splits to train on instead, `[]`: all other folds; in pre-training of
+            a data set without labels, its `test`.
         patch_size: Patch side lengths in voxels: `[height, width]` draws slices,
             `[depth, height, width]` draws volumes.
         foreground_fraction: Share of training patches forced to be centred on foreground.
@@ -54,6 +57,7 @@ class DataConfig:
 
     path: str | None = None
     fold: int = 0
+    splits: list[str] = field(default_factory=list)
     patch_size: list[int]
     foreground_fraction: float = 1 / 3
     memory_mb: int = 2048
@@ -113,6 +117,12 @@ class TrainConfig:
         l2: Weight of the sum of squared kernel weights, added to the loss.
         clip_norm: Largest global gradient norm; 0 switches clipping off.
         precision: `float32`, `mixed_float16` or `mixed_bfloat16`.
+        initial_weights: Run folder whose weights are taken over where name and shape are the same,
+            such as one of tools/pretrain.py; `null`: all weights start at random.
+        layer_decay: Factor on the steps of a stage of the network, from one stage to the one
+            before it; 1: all stages take whole steps.
+        freeze: Patterns of names of layers whose weights do not move, such as `["encoder*"]`.
+        freeze_epochs: Epochs for which they do not; 0: all.
         accumulation_steps: Parts that each replica's share of a batch is cut into, one after the
             other: the same gradient in less memory.
         remat: Keep only what stages of the network hand to each other for the backward pass, and
@@ -144,6 +154,10 @@ class TrainConfig:
     l2: float = 0.0
     clip_norm: float = 12.0
     precision: str = "float32"
+    initial_weights: str | None = None
+    layer_decay: float = 1.0
+    freeze: list[str] = field(default_factory=list)
+    freeze_epochs: int = 0
     accumulation_steps: int = 1
     remat: bool = False
     averaging: str | dict | None = None
@@ -163,8 +177,13 @@ class TrainConfig:
             _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "above 0")
         _require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "above 0")
         not_negative = ("warmup_steps", "weight_decay", "l1", "l2", "clip_norm")
-        for name in (*not_negative, "early_stopping", "seed"):
+        for name in (*not_negative, "freeze_epochs", "early_stopping", "seed"):
             _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
+        inside = 0 < self.layer_decay <= 1
+        _require(inside, "train.layer_decay", self.layer_decay, "above 0 and at most 1")
+        fits = self.freeze_epochs < self.epochs and (self.freeze or not self.freeze_epochs)
+        expected = "below train.epochs, and 0 without train.freeze"
+        _require(fits, "train.freeze_epochs", self.freeze_epochs, expected)
         _require_one_of("train.precision", self.precision, PRECISIONS)
         known = ("auto", True, False, "step")
         _require(self.xla in known, "train.xla", self.xla, "auto, on, off or step")
@@ -198,6 +217,7 @@ class Config:
     data: DataConfig
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: Component
+    pretext: Component | None = None
     train: TrainConfig
     inference: InferenceConfig = field(default_factory=InferenceConfig)
 
@@ -219,6 +239,7 @@ _SECTIONS = {
     "data": DataConfig,
     "augment": AugmentConfig,
     "loss": Component,
+    "pretext": Component,
     "train": TrainConfig,
     "inference": InferenceConfig,
 }
@@ -274,7 +295,9 @@ def config_from_dict(raw, tables=None):
     sections = {}
     for section, kind in _SECTIONS.items():
         values = _as_mapping(raw.get(section), section)
-        if kind is Component:
+        if section == "pretext" and not values:
+            sections[section] = None
+        elif kind is Component:
             table = (tables or {}).get(section)
             sections[section] = Component(*named_options(values, section, table))
         else:
@@ -342,6 +365,8 @@ def _override(raw, text):
 
 
 def _section_dict(section):
+    if section is None:
+        return {}
     if isinstance(section, Component):
         return {"name": section.name, **section.options}
     return dataclasses.asdict(section)

@@ -38,6 +38,7 @@ TABLES = (
     "segkit.training:OPTIMIZERS",
     "segkit.training:SCHEDULES",
     "segkit.training:AVERAGES",
+    "segkit.training:PRETEXTS",
     "data_prep.layouts:LAYOUTS",
     "data_prep.augment:TRANSFORMS",
 )

@@ -11,9 +11,10 @@ from segkit.config import save_config
 from segkit.errors import ConfigError
 from segkit.losses import LOSSES
 from segkit.models import MODELS
+from segkit.training import PRETEXTS
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLES = {"model": MODELS, "loss": LOSSES}
+TABLES = {"model": MODELS, "loss": LOSSES, "pretext": PRETEXTS}
 SMALL = {
     "model": {"name": "unet", "filters": 8},
     "data": {"patch_size": [32, 32]},
@@ -42,6 +43,18 @@ def test_overrides_win_over_the_file_and_later_ones_over_earlier(config_file):
     )
     assert config.train.epochs == 7
     assert config.model.options == {"filters": 16}
+
+
+def test_a_section_pretext_is_checked_kept_and_may_be_absent(config_file, tmp_path):
+    assert load_config(config_file, tables=TABLES).pretext is None
+    overrides = ["pretext.name=masked", "pretext.block=4"]
+    config = load_config(config_file, overrides, TABLES)
+    assert config.pretext == Component("masked", {"block": 4})
+    save_config(config, tmp_path / "copy.yaml")
+    assert load_config(tmp_path / "copy.yaml", tables=TABLES) == config
+    assert first_difference(config, load_config(config_file)) == "pretext.name"
+    with pytest.raises(ConfigError, match="pretext.block must be int, got 'big'"):
+        load_config(config_file, [*overrides, "pretext.block=big"], TABLES)
 
 
 def test_saving_and_loading_gives_the_same_config(config_file, tmp_path):

@@ -13,6 +13,7 @@ from data_prep.augment.policy import parse_policy
 from data_prep.augment.policy import read_policy
 from segkit.config import load_config
 from segkit.errors import ConfigError
+from segkit.errors import DataError
 from segkit.errors import exit_code
 from segkit.errors import nearest
 from segkit.losses import LOSSES
@@ -23,6 +24,7 @@ from segkit.tables import is_own
 from segkit.tables import named_options
 from segkit.training import AVERAGES
 from segkit.training import OPTIMIZERS
+from segkit.training import PRETEXTS
 from segkit.training.cluster import is_first_worker
 from segkit.training.cluster import number_of_workers
 from segkit.training.schedules import build_schedule
@@ -45,6 +47,15 @@ def parse_args(argv):
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_arguments(parser)
+    parser.add_argument(
+        "--no-evaluate", action="store_true", help="end without scoring whole cases"
+    )
+    return parser.parse_args(argv)
+
+
+def add_arguments(parser):
+    """Adds what training and pre-training have in common."""
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--model", metavar="NAME", help="short for --config configs/NAME.yaml")
     which.add_argument("--config", metavar="FILE", help="configuration to train")
@@ -65,10 +76,6 @@ def parse_args(argv):
         const="train.deterministic=true",
         help="the same bits in every run; short for --set train.deterministic=true",
     )
-    parser.add_argument(
-        "--no-evaluate", action="store_true", help="end without scoring whole cases"
-    )
-    return parser.parse_args(argv)
 
 
 def main(argv=None):
@@ -80,6 +87,10 @@ def main(argv=None):
 
 def run(args):
     config = read_config(args)
+    if config.pretext:
+        raise ConfigError(
+            "the config has a section pretext: use tools/pretrain.py, or take it out."
+        )
     from segkit.training.run import check_new
     from segkit.training.run import check_resumable
     from segkit.training.run import default_folder
@@ -96,7 +107,10 @@ def run(args):
     manifest = load_manifest(data)
     config = replace(config, data=replace(config.data, path=str(data)))
     check_fold(config.data.fold, manifest)
+    check_splits(config.data)
     check_patch(config.data.patch_size, manifest)
+    if config.train.initial_weights and not args.resume:
+        check_unseen(config, manifest)
     check_soft_labels(config, read_outputs(manifest["classes"], config.loss.options))
     if args.resume:
         check_resumable(folder, config)
@@ -126,11 +140,15 @@ def read_config(args):
     overrides = [*args.set]
     if args.data:
         overrides.append(f"data.path={json.dumps(args.data)}")
-    config = load_config(path, overrides, {"model": MODELS, "loss": LOSSES})
+    tables = {"model": MODELS, "loss": LOSSES, "pretext": PRETEXTS}
+    config = load_config(path, overrides, tables)
     named_options(config.train.optimizer, "train.optimizer", OPTIMIZERS)
     build_schedule(config.train)
     if config.train.averaging:
         named_options(config.train.averaging, "train.averaging", AVERAGES)
+    if config.train.initial_weights:
+        source = str(Path(config.train.initial_weights).resolve())
+        config = replace(config, train=replace(config.train, initial_weights=source))
     policy = read_policy(config.augment.policy)
     return replace(config, augment=replace(config.augment, policy=policy))
 
@@ -149,6 +167,47 @@ def check_fold(fold, manifest):
         raise ConfigError(
             f"data.fold must be below {manifest['folds']}, the data set's number of folds, "
             f"got {fold}."
+        )
+
+
+def training_splits(data, manifest):
+    """Returns the names of the splits that train."""
+    if data.splits:
+        return tuple(data.splits)
+    if not manifest["classes"]:
+        return ("test",)  # that of all cases of a data set without labels
+    return tuple(f"fold{n}" for n in range(manifest["folds"]) if n != data.fold)
+
+
+def check_splits(data):
+    if f"fold{data.fold}" in data.splits:
+        raise ConfigError(
+            f"data.splits holds fold{data.fold}, on which data.fold={data.fold} validates. Take it "
+            "out, or change data.fold."
+        )
+
+
+def check_unseen(config, manifest):
+    """Refuses weights that have seen the cases to validate on, unless that was asked for."""
+    from data_prep.manifest import load_manifest
+
+    folder, fold = Path(config.train.initial_weights), f"fold{config.data.fold}"
+    if not (folder / "model.keras").is_file():
+        raise DataError(f"train.initial_weights: {folder} has no model.keras. Name a run folder.")
+    source, known = load_config(folder / "config.yaml"), load_manifest(folder)["cases"]
+    splits = training_splits(source.data, load_manifest(folder))
+    seen = {
+        entry["source_sha256"]
+        for case, entry in known.items()
+        if entry["split"] in splits and source.data.repeats.get(case, 1)
+    }
+    cases = manifest["cases"].items()
+    leaked = [c for c, e in cases if e["split"] == fold and e["source_sha256"] in seen]
+    if leaked and not source.data.splits:
+        raise ConfigError(
+            f"train.initial_weights: {folder} was trained on {len(leaked)} cases of {fold}, such "
+            f"as {leaked[0]}, so their scores would be too good. Train it with --set "
+            f"data.fold={config.data.fold}, or name its splits in data.splits if that is meant."
         )
 
 
@@ -202,36 +261,16 @@ def train(args, config, folder, data, manifest):
     strategy = make_strategy(args.devices)
     if config.train.deterministic:
         make_deterministic()
-    from data_prep.augment.apply import check
-    from data_prep.pipeline import Augmentation
-    from data_prep.pipeline import build_dataset
-    from data_prep.pipeline import device_augmentation
     from data_prep.reader import reading_errors
     from segkit.losses import build_loss
     from segkit.models import build_model
-    from segkit.training.fit import Batches
     from segkit.training.fit import fit
 
     outputs = read_outputs(manifest["classes"], config.loss.options)
-    num_classes = len(outputs.classes)
     shape = (*config.data.patch_size, len(manifest["channels"]))
     validation = f"fold{config.data.fold}"
-    training = tuple(f"fold{n}" for n in range(manifest["folds"]) if n != config.data.fold)
-    common = {
-        "patch_size": tuple(config.data.patch_size),
-        "batch_size": config.train.batch_size,
-        "seed": config.train.seed,
-        "foreground_fraction": config.data.foreground_fraction,
-        "memory_bytes": config.data.memory_mb << 20,
-    }
-    augment = Augmentation(**vars(config.augment))
     priors = count_priors(manifest["channels"])
-    check(parse_policy(augment.policy), shape[:-1], shape[-1] - priors, num_classes)
-    on_device = augment.placement == "device"
-    prepare = None
-    if on_device:
-        check_pairs(augment.policy, config.train.batch_size, strategy.num_replicas_in_sync)
-        prepare = device_augmentation(augment, common["patch_size"], num_classes, priors=priors)
+    augment, prepare = build_augmentation(config, shape, len(outputs.classes), strategy, priors)
 
     def build():
         channels = outputs.num_channels
@@ -241,31 +280,8 @@ def train(args, config, folder, data, manifest):
             options["ignore_label"] = outputs.ignore_label
         return model, build_loss(config.loss.name, **options)
 
-    def train_batches(first_example, part):
-        return build_dataset(
-            data,
-            manifest,
-            training,
-            repeats=config.data.repeats,
-            augment=augment,
-            start_index=first_example,
-            part=part,
-            deterministic=config.data.deterministic,
-            service=config.data.service,
-            **common,
-        )
-
-    def validation_batches(part):
-        count = config.train.validation_batches
-        return build_dataset(data, manifest, (validation,), part=part, batches=count, **common)
-
-    def inspect(first_example):
-        same = {"repeats": config.data.repeats, "start_index": first_example}
-        same |= {"augment": augment._replace(placement="input")}
-        stream = build_dataset(data, manifest, training, with_cases=True, **same, **common)
-        case, image, label = next(stream.as_numpy_iterator())
-        return [name.decode() for name in case], image, label
-
+    chosen = (training_splits(config.data, manifest), config.data.repeats), ((validation,), {})
+    batches = build_batches(config, data, manifest, augment, *chosen)
     print(f"Training {config.model.name} on {data}, validating on {validation}: {folder}")
     with reading_errors(data, manifest):
         return fit(
@@ -274,10 +290,57 @@ def train(args, config, folder, data, manifest):
             manifest,
             strategy,
             build,
-            Batches(train_batches, validation_batches, inspect),
+            batches,
             prepare=prepare,
             resume=args.resume,
         )
+
+
+def build_augmentation(config, shape, num_classes, strategy, priors=0):
+    """Returns `(augment, prepare)`: how patches are changed, and the step's part in that."""
+    from data_prep.augment.apply import check
+    from data_prep.pipeline import Augmentation
+    from data_prep.pipeline import device_augmentation
+
+    augment = Augmentation(**vars(config.augment))
+    check(parse_policy(augment.policy), shape[:-1], shape[-1] - priors, num_classes)
+    if augment.placement != "device":
+        return augment, None
+    check_pairs(augment.policy, config.train.batch_size, strategy.num_replicas_in_sync)
+    return augment, device_augmentation(augment, shape[:-1], num_classes, priors=priors)
+
+
+def build_batches(config, data, manifest, augment, training, held_out, *, labels=True):
+    """Returns the `Batches` of a run; `training` and `held_out` are pairs `(splits, repeats)`."""
+    from data_prep.pipeline import build_dataset
+    from segkit.training.fit import Batches
+
+    common = {
+        "patch_size": tuple(config.data.patch_size),
+        "batch_size": config.train.batch_size,
+        "seed": config.train.seed,
+        "foreground_fraction": config.data.foreground_fraction,
+        "memory_bytes": config.data.memory_mb << 20,
+        "labels": labels,
+    }
+
+    def stream(splits, repeats, **options):
+        return build_dataset(data, manifest, splits, repeats=repeats, **options, **common)
+
+    def train_batches(first_example, part):
+        options = {"deterministic": config.data.deterministic, "service": config.data.service}
+        return stream(*training, augment=augment, start_index=first_example, part=part, **options)
+
+    def validation_batches(part):
+        return stream(*held_out, part=part, batches=config.train.validation_batches)
+
+    def inspect(first_example):
+        changes = augment._replace(placement="input")
+        batches = stream(*training, augment=changes, start_index=first_example, with_cases=True)
+        case, image, label = next(batches.as_numpy_iterator())
+        return [name.decode() for name in case], image, label
+
+    return Batches(train_batches, validation_batches, inspect)
 
 
 def evaluate(folder, manifest):
@@ -317,7 +380,7 @@ def write_study():
 def next_steps(folder, progress, study):
     """Returns the commands that make use of a run."""
     return f"""
-Best validation Dice {progress.best_dice:.4f} after epoch {progress.best_epoch}. Now:
+Best validation Dice {progress.best_score:.4f} after epoch {progress.best_epoch}. Now:
   tensorboard --logdir {folder.parent}
   python tools/evaluate.py --run {folder}
   python tools/predict.py --run {folder} --input {study} --output mask.nii.gz

@@ -15,6 +15,7 @@ MODELS = {
     "vnet": "segkit.models.vnet:vnet",
     "mednext": "segkit.models.mednext:mednext",
     "deeplabv3plus": "segkit.models.deeplabv3plus:deeplabv3plus",
+    "dpn": "segkit.models.dpn:dpn",
     "fcn32s": "segkit.models.fcn:fcn32s",
     "fcn16s": "segkit.models.fcn:fcn16s",
     "fcn8s": "segkit.models.fcn:fcn8s",

@@ -23,3 +23,11 @@ AVERAGES = {
     "ema": "segkit.training.averaging:ema",
     "swa": "segkit.training.averaging:swa",
 }
+
+PRETEXTS = {
+    "autoencoder": "segkit.training.reconstruction:autoencoder",
+    "denoising": "segkit.training.reconstruction:denoising",
+    "masked": "segkit.training.reconstruction:masked",
+    "jigsaw": "segkit.training.puzzles:jigsaw",
+    "rotation": "segkit.training.puzzles:rotation",
+}

@@ -1,24 +1,25 @@
-"""The picture of a run: losses, Dice and learning rate over its epochs; no TensorFlow."""
+"""The picture of a run: losses, score and learning rate over its epochs; no TensorFlow."""
 
 from matplotlib.figure import Figure
 
-PANELS = (  # title, columns of the history, whether the scale is logarithmic
-    ("loss", ("train_loss", "validation_loss"), False),
-    ("mean foreground Dice", ("train_dice", "validation_dice"), False),
-    ("learning rate", ("learning_rate",), True),
-)
 
-
-def draw_history(path, rows):
+def draw_history(path, rows, metric, label):
     """Draws the history of a run.
 
     Args:
         path: PNG file to write, whole or not at all.
         rows: Rows of `history.csv`, mappings column -> text; at least one.
+        metric: Name of the score in the columns.
+        label: Title of its panel.
     """
+    panels = (  # title, columns of the history, whether the scale is logarithmic
+        ("loss", ("train_loss", "validation_loss"), False),
+        (label, (f"train_{metric}", f"validation_{metric}"), False),
+        ("learning rate", ("learning_rate",), True),
+    )
     figure = Figure(figsize=(12, 3.5), layout="constrained")
     epochs = [int(row["epoch"]) for row in rows]
-    for axes, (title, columns, logarithmic) in zip(figure.subplots(1, 3), PANELS, strict=True):
+    for axes, (title, columns, logarithmic) in zip(figure.subplots(1, 3), panels, strict=True):
         for column in columns:
             label = column.partition("_")[0] if len(columns) > 1 else None
             values = [float(row[column]) for row in rows]

@@ -6,15 +6,11 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import keras
 import tensorflow as tf
 from tqdm import tqdm
 
 from segkit.errors import DataError
 from segkit.errors import writing
-from segkit.metrics.counts import counter
-from segkit.outputs import read_outputs
-from segkit.regions import class_map
 from segkit.training.checkpoint import checkpoint_path
 from segkit.training.checkpoint import is_whole
 from segkit.training.checkpoint import load_checkpoint
@@ -28,11 +24,13 @@ from segkit.training.learner import distribute
 from segkit.training.learner import make_steps
 from segkit.training.monitor import Monitor
 from segkit.training.nonfinite import check_finite
-from segkit.training.overlay import panel
 from segkit.training.progress import EpochResults
 from segkit.training.progress import Progress
 from segkit.training.run import create_run
+from segkit.training.segmentation import Segmentation
 from segkit.training.step import full_resolution
+from segkit.training.transfer import describe
+from segkit.training.transfer import write_report
 
 NUM_PICTURES = 4
 
@@ -61,6 +59,7 @@ def fit(
     build,
     batches,
     *,
+    objective=None,
     prepare=None,
     resume=False,
     report=tqdm.write,
@@ -68,19 +67,18 @@ def fit(
     """Trains a model in a run folder, and keeps the best one there as `model.keras`.
 
     The folder is made once model and data are at hand, so a setting that does not fit leaves
-    none. Best is the highest mean Dice, of foreground classes or regions, over the validation
+    none. Best is the highest score of the objective, such as the mean Dice, over the validation
     patches, which are the same after every epoch. SIGTERM, Ctrl-C or a file `STOP` in the folder
     end the run after the step at hand, with a checkpoint.
 
     Args:
         folder: Run folder; made unless `resume`.
         config: A `Config`.
-        manifest: Manifest of the data set: its classes, or the regions of the loss, are scored by
-            name, and photographs (no spacing) are drawn with the first row on top, slices with
-            anterior up.
+        manifest: Manifest of the data set.
         strategy: From `make_strategy`. Of several workers, the first one writes.
         build: Function without arguments that returns `(model, loss)`; called in the scope.
         batches: `Batches`.
+        objective: What the run is judged by; `None`: the `Segmentation` of the data set's classes.
         prepare: As in `make_train_step`.
         resume: Go on from the newest checkpoint.
         report: Called with each line of progress.
@@ -93,7 +91,9 @@ def fit(
             already, or the loss is not finite.
         DataError: If there is nothing to resume, the disk is full, or another worker is gone.
     """
-    loop = _Loop(folder, config, manifest, strategy, build, batches, prepare, report)
+    objective = objective or Segmentation(manifest, config.loss.options)
+    parts = (strategy, build, batches, objective, prepare, report)
+    loop = _Loop(folder, config, manifest, *parts, resume)
     loop.start(resume)
     with stop_requests(loop.folder) as requests, _lost_workers():
         while not loop.finished:
@@ -122,14 +122,16 @@ def _lost_workers():
 class _Loop:
     """One run: its parts, and what happens in an epoch."""
 
-    def __init__(self, folder, config, manifest, strategy, build, batches, prepare, report):
+    def __init__(
+        self, folder, config, manifest, strategy, build, batches, objective, prepare, report, resume
+    ):
         self.folder, self.config, self.manifest = Path(folder), config, manifest
         self.train, self.batches, self.report = config.train, batches, report
         self.strategy, self.chief = strategy, is_first_worker()
-        self.outputs = read_outputs(manifest["classes"], config.loss.options)
-        self.learner = build_learner(self.train, strategy, build)
+        self.objective = objective
+        self.learner = build_learner(self.train, strategy, build, resume=resume)
         self.train_step, self.validation_step = make_steps(
-            self.learner, self.train, strategy, counter(self.outputs), prepare
+            self.learner, self.train, strategy, objective.count, prepare
         )
         self.progress = Progress()
 
@@ -163,8 +165,9 @@ class _Loop:
             self.shown = next(iter(validation((0, 1)).unbatch().batch(NUM_PICTURES)))
             if not resume:
                 create_run(self.folder, self.config, self.manifest)
-            names, epoch = self.outputs.names, self.progress.epoch
-            self.monitor = Monitor(self.folder, names, self.train, resume_at=epoch)
+                self._tell_transfer()
+            epoch = self.progress.epoch
+            self.monitor = Monitor(self.folder, self.objective, self.train, resume_at=epoch)
         self.started, self.first_step = time.monotonic(), self.progress.step
 
     def train_epoch(self, requests):
@@ -197,15 +200,16 @@ class _Loop:
             for batch in self.held_out:
                 validation.add(self.validation_step(batch))
             pictures = self._pictures() if self.chief else []
-        row = {"epoch": progress.epoch + 1, **train.row("train"), **validation.row("validation")}
+        objective, row = self.objective, {"epoch": progress.epoch + 1}
+        row |= train.row("train", objective) | validation.row("validation", objective)
         row |= train.speed(self.train.batch_size)
-        progress.scores.append(row["validation_dice"])
+        progress.scores.append(row[f"validation_{objective.metric}"])
         progress.results = EpochResults()
         if self.chief:
             with writing(self.folder, "Free some space, then repeat the command with --resume."):
                 self.monitor.epoch(progress.step, row, train, validation, self.learner.model)
                 self.monitor.images(progress.step, pictures)
-        self.report(self._line(row, validation.dice()))
+        self.report(self._line(row, objective.by_name(validation.counts)))
 
     def keep(self):
         """Writes a checkpoint where one is due, and the model if it is the best so far."""
@@ -232,12 +236,20 @@ class _Loop:
         progress, train = self.progress, self.train
         if self.chief:
             if train.hparams and not progress.stopped:
-                self.monitor.hparams(self.config.flat(), progress.best_dice)
+                self.monitor.hparams(self.config.flat(), progress.best_score)
             self.monitor.close()
         if progress.stopped:
             self.report(f"Stopped by {progress.stopped} after step {progress.step}.")
         elif progress.epoch < train.epochs:
-            self.report(f"Stopped early: no better Dice for {train.early_stopping} epochs.")
+            label, waited = self.objective.label, train.early_stopping
+            self.report(f"Stopped early: no better {label} for {waited} epochs.")
+
+    def _tell_transfer(self):
+        transferred = self.learner.transferred
+        if transferred:
+            with writing(self.folder, "Free some space."):
+                write_report(self.folder / "transfer.csv", transferred)
+            self.report(f"Weights of {self.train.initial_weights}:\n{describe(transferred)}")
 
     def _restore(self):
         folder, variables = self.folder / "checkpoints", self.learner.variables
@@ -287,27 +299,22 @@ class _Loop:
             self.learner.save_model(self.folder / "model.keras")
 
     def _pictures(self):
-        images, labels = self.shown
-        logits = full_resolution(self.learner.model(images, training=False))
-        predictions = keras.ops.convert_to_numpy(class_map(logits, self.outputs.class_order))
-        upright = self.manifest["preprocess"]["spacing_mm"] is None
-        examples = zip(images.numpy(), labels.numpy(), predictions, strict=True)
-        return [panel(*example, upright=upright) for example in examples]
+        inputs, targets = self.shown
+        outputs = full_resolution(self.learner.model(inputs, training=False))
+        return self.objective.panels(inputs, targets, outputs)
 
-    def _line(self, row, dice):
+    def _line(self, row, by_name):
         """One line about an epoch, with the time that is left."""
-        classes = ", ".join(
-            f"{name} {value:.3f}"
-            for name, value in zip(self.outputs.names[1:], dice[1:], strict=True)
-            if not math.isnan(value)
-        )
+        known = {name: value for name, value in by_name.items() if not math.isnan(value)}
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in known.items())
+        metric, label = self.objective.metric, self.objective.label
         total = self.train.epochs * self.train.steps_per_epoch
         per_step = (time.monotonic() - self.started) / (self.progress.step - self.first_step)
         minutes, seconds = divmod(round(per_step * (total - self.progress.step)), 60)
         return (
             f"epoch {row['epoch']}/{self.train.epochs}  loss {row['train_loss']:.4f}  "
             f"val loss {row['validation_loss']:.4f}  "
-            f"val Dice {row['validation_dice']:.4f} ({classes})  "
+            f"val {label} {row[f'validation_{metric}']:.4f}{f' ({scores})' if by_name else ''}  "
             f"{row['patches_per_second']:.1f} patches/s  wait {row['input_wait_share']:.0%}  "
             f"ETA {minutes}:{seconds:02d}"
         )

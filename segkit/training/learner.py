@@ -9,12 +9,15 @@ import tensorflow as tf
 from segkit.errors import ConfigError
 from segkit.training.averaging import Average
 from segkit.training.averaging import build_rate
+from segkit.training.layer_rates import build_layer_rates
 from segkit.training.optimizers import build_optimizer
 from segkit.training.run import save_model
 from segkit.training.schedules import build_schedule
 from segkit.training.step import full_resolution
 from segkit.training.step import make_train_step
 from segkit.training.step import make_validation_step
+from segkit.training.transfer import read_weights
+from segkit.training.transfer import transfer
 
 
 class Learner(NamedTuple):
@@ -26,6 +29,8 @@ class Learner(NamedTuple):
         optimizer: `keras.Optimizer`.
         schedule: Function `(step, scores) -> learning rate`.
         average: `Average` of the weights, or `None`.
+        layer_rates: `LayerRates`, or `None`.
+        transferred: What `transfer` reports of weights that were taken over, or `None`.
     """
 
     model: object
@@ -33,6 +38,8 @@ class Learner(NamedTuple):
     optimizer: object
     schedule: object
     average: object
+    layer_rates: object
+    transferred: object
 
     @property
     def variables(self):
@@ -55,13 +62,14 @@ class Learner(NamedTuple):
         save_model(model, path)
 
 
-def build_learner(train, strategy, build):
+def build_learner(train, strategy, build, *, resume=False):
     """Builds model, loss, optimizer and average.
 
     Args:
         train: A `segkit.config.TrainConfig`.
         strategy: From `make_strategy`.
         build: Function without arguments that returns `(model, loss)`; called in the scope.
+        resume: Do not look for `train.initial_weights`: a checkpoint will set all weights.
 
     Returns:
         A `Learner`.
@@ -78,14 +86,17 @@ def build_learner(train, strategy, build):
             "do on GPUs only. Set train.xla=on."
         )
     schedule = build_schedule(train)
+    weights = None if resume or not train.initial_weights else read_weights(train.initial_weights)
     rate = build_rate(train.averaging, train.steps_per_epoch) if train.averaging else None
     with _precision(train.precision), strategy.scope():
         keras.utils.set_random_seed(train.seed)
         model, loss = build()
+        transferred = transfer(model, weights) if weights else None
         optimizer = build_optimizer(train)
         optimizer.build(model.trainable_variables)
     average = Average(strategy, model, rate) if rate else None
-    return Learner(model, loss, optimizer, schedule, average)
+    rates = build_layer_rates(model, train)
+    return Learner(model, loss, optimizer, schedule, average, rates, transferred)
 
 
 def make_steps(learner, train, strategy, count, prepare=None):
@@ -100,6 +111,7 @@ def make_steps(learner, train, strategy, count, prepare=None):
         accumulation_steps=train.accumulation_steps,
         l1=train.l1,
         l2=train.l2,
+        layer_rates=learner.layer_rates,
         prepare=prepare,
         remat=train.remat,
         **shared,

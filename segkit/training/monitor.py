@@ -15,17 +15,17 @@ _SECONDS_BETWEEN_CHARTS = 10
 class Monitor:
     """Writes the results of a run to its folder."""
 
-    def __init__(self, folder, names, train, *, resume_at=0):
+    def __init__(self, folder, objective, train, *, resume_at=0):
         """Opens the records.
 
         Args:
             folder: Run folder; events go to `logs/train` and `logs/validation`.
-            names: Names of the classes or regions that are scored, background first.
+            objective: As in `fit`.
             train: The run's `TrainConfig`, for what is written on request only.
             resume_at: Epoch to go on from: later rows of an older `history.csv` are dropped.
         """
         self._folder, self._train = Path(folder), train
-        self._foreground = list(names)[1:]
+        self._objective = objective
         self._writers = {
             split: tf.summary.create_file_writer(str(self._folder / "logs" / split))
             for split in ("train", "validation")
@@ -55,8 +55,8 @@ class Monitor:
         """
         row = {**row, "memory_mb": memory_mb()}
         for split, results in (("train", train), ("validation", validation)):
-            for name, value in zip(self._foreground, results.dice()[1:], strict=True):
-                row[f"{split}_dice/{name}"] = float(value)
+            for name, value in self._objective.by_name(results.counts).items():
+                row[f"{split}_{self._objective.metric}/{name}"] = value
         self._rows.append({k: str(v) for k, v in row.items()})
         _write_rows(self._folder / "history.csv", self._rows)
         self._steps(step, train)
@@ -75,9 +75,10 @@ class Monitor:
         """Records pictures: a list of uint8 arrays `(height, width, 3)`."""
         with self._writers["validation"].as_default():
             for number, picture in enumerate(panels):
-                tf.summary.image(f"image_truth_prediction/{number}", picture[None], step=step)
+                tag = f"{self._objective.pictures}/{number}"
+                tf.summary.image(tag, picture[None], step=step)
 
-    def hparams(self, settings, best_dice):
+    def hparams(self, settings, best_score):
         """Records settings, a flat mapping name -> value, and the score that they reached."""
         from tensorboard.plugins.hparams import api
 
@@ -85,7 +86,7 @@ class Monitor:
             api.hparams(
                 {k: v if isinstance(v, int | float) else str(v) for k, v in settings.items()}
             )
-            tf.summary.scalar("best_dice", best_dice, step=0)
+            tf.summary.scalar(f"best_{self._objective.metric}", best_score, step=0)
 
     def flush(self):
         """Makes everything recorded visible to TensorBoard."""
@@ -116,7 +117,8 @@ class Monitor:
             tf.summary.scalar(tag, value, step=step)
 
     def _draw(self):
-        draw_history(self._folder / "progress.png", self._rows)
+        score = self._objective.metric, self._objective.label
+        draw_history(self._folder / "progress.png", self._rows, *score)
         self._drawn = time.monotonic()
 
     def _end_profile(self):

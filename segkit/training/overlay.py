@@ -1,4 +1,4 @@
-"""Pictures of truth and prediction for TensorBoard."""
+"""Pictures for TensorBoard: truth and prediction, or images beside each other."""
 
 import numpy as np
 
@@ -44,8 +44,30 @@ def panel(image, truth, prediction, *, upright=False, opacity=0.5):
     return picture if upright else picture[::-1]
 
 
-def _to_grey(slice_):
-    low, high = np.percentile(slice_, (0.5, 99.5))
+def strip(images, *, scale, upright=False):
+    """Draws the middle slices of several images beside each other, on one grey scale.
+
+    Args:
+        images: float arrays `([depth,] height, width, channels)`; the first channel is shown.
+        scale: The image whose slice has the grey scale.
+        upright: As in `panel`.
+
+    Returns:
+        uint8 array `(height, len(images) * width, 3)`.
+    """
+    limits = np.percentile(_middle(scale), (0.5, 99.5))
+    greys = [_to_grey(_middle(image), limits) for image in images]
+    picture = np.concatenate(greys, axis=1).round().astype(np.uint8)
+    return picture if upright else picture[::-1]
+
+
+def _middle(image):
+    first = image[..., 0]
+    return first[len(first) // 2] if first.ndim == 3 else first
+
+
+def _to_grey(slice_, limits=None):
+    low, high = np.percentile(slice_, (0.5, 99.5)) if limits is None else limits
     scaled = np.clip((slice_ - low) / max(high - low, 1e-6), 0, 1) * 255
     return np.repeat(scaled[..., None], 3, axis=-1).astype(np.float32)
 

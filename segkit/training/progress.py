@@ -1,12 +1,11 @@
 """How far a run has come, and what the epoch at hand has found: all that variables do not hold."""
 
+import math
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
 
 import numpy as np
-
-from segkit.metrics.ratios import dice_from_counts
 
 
 @dataclass
@@ -18,7 +17,7 @@ class EpochResults:
         terms: Dict term of the loss -> its value in each step.
         learning_rates: Learning rate of each training step.
         gradient_norms: Norm of the gradient of each training step, before clipping.
-        counts: Sum over the steps, lists `(rows, 3)`, see `segkit.metrics.counts`.
+        counts: Sum over the steps of what the objective counts, as nested lists.
         seconds: Time that the steps took.
         waited: Seconds of that in which they waited for their input.
     """
@@ -41,16 +40,12 @@ class EpochResults:
         counts = np.float64(result["counts"])
         self.counts = (counts if self.counts is None else counts + self.counts).tolist()
 
-    def dice(self):
-        """Returns Dice per class or region, `(rows,)`; NaN for one that did not occur."""
-        return dice_from_counts(np.array(self.counts))
-
-    def row(self, split):
-        """Returns the means over the steps as columns of the history, named after the split."""
+    def row(self, split, objective):
+        """Returns losses (means over the steps) and score as columns, named after the split."""
         terms = self.terms if len(self.terms) > 1 else {}
         means = {"loss": self.losses, **{f"loss/{name}": v for name, v in terms.items()}}
         row = {f"{split}_{name}": float(np.mean(values)) for name, values in means.items()}
-        return row | {f"{split}_dice": mean_foreground(self.dice())}
+        return row | {f"{split}_{objective.metric}": objective.score(self.counts)}
 
     def speed(self, batch_size):
         """Returns the columns of a training epoch that tell how it went: speed, rate, norm."""
@@ -68,8 +63,7 @@ class Progress:
 
     Attributes:
         step: Optimizer steps done.
-        scores: Mean Dice, of foreground classes or regions, on the validation patches after each
-            finished epoch.
+        scores: The objective's score on the validation patches after each finished epoch.
         results: Results of the epoch that was begun.
         stopped: What ended the run early, see `interrupt.StopRequests`; not kept.
     """
@@ -90,9 +84,9 @@ class Progress:
         return self.scores.index(max(self.scores)) + 1 if self.scores else 0
 
     @property
-    def best_dice(self):
-        """The best score; -1 before the first."""
-        return max(self.scores, default=-1.0)
+    def best_score(self):
+        """The best score; minus infinity before the first."""
+        return max(self.scores, default=-math.inf)
 
     def to_json(self):
         """Returns nested plain values."""
@@ -102,9 +96,3 @@ class Progress:
     def from_json(cls, values):
         """Returns what `to_json` was called on."""
         return cls(**{**values, "results": EpochResults(**values["results"])})
-
-
-def mean_foreground(dice):
-    """Returns the mean over the foreground classes that occurred; 0 when none did."""
-    foreground = np.asarray(dice)[1:]
-    return float(np.nanmean(foreground)) if not np.isnan(foreground).all() else 0.0

@@ -60,7 +60,17 @@ class Run:
 
     @property
     def outputs(self):
-        """What the model's channels stand for, `segkit.outputs.Outputs`."""
+        """What the model's channels stand for, `segkit.outputs.Outputs`.
+
+        Raises:
+            ConfigError: If the run is a pre-training, whose model tells no classes apart.
+        """
+        if self.config.pretext:
+            raise ConfigError(
+                f"{self.folder} is a pre-training ({self.config.pretext.name}), which segments "
+                "nothing. Fine-tune it first: tools/train.py --set "
+                f"train.initial_weights={self.folder}"
+            )
         return read_outputs(self.manifest["classes"], self.config.loss.options)
 
 

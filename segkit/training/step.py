@@ -49,6 +49,7 @@ def make_train_step(
     accumulation_steps=1,
     l1=0.0,
     l2=0.0,
+    layer_rates=None,
     prepare=None,
     remat=False,
 ):
@@ -68,8 +69,10 @@ def make_train_step(
             other, to save memory.
         l1: Weight of the sum of absolute kernel weights, added to the loss.
         l2: Weight of the sum of squared kernel weights, added to the loss.
+        layer_rates: `LayerRates`, or `None`: every weight takes its whole step.
         prepare: Function from a part of a batch to `(images, labels)`, run and compiled with the
-            rest (augmentation); `None`: the batch is that already.
+            rest (augmentation, pretext tasks); it draws random numbers as layers do. `None`: the
+            batch is that already.
         remat: Compute activations again in the backward pass, see `rematerialized`.
 
     Returns:
@@ -90,11 +93,12 @@ def make_train_step(
 
     def forward_backward(batch, keys, loss_scale):
         batch = [tf.ensure_shape(x, (part, *x.shape[1:])) for x in batch]
-        images, labels = prepare(*batch) if prepare else batch
-        with step_context(keys) as context, tf.GradientTape() as tape:
-            logits = forward(images)
-            terms = _terms(loss, labels, logits, batch_size)
-            scaled = sum(terms.values()) * loss_scale
+        with step_context(keys) as context:
+            images, labels = prepare(*batch) if prepare else batch
+            with tf.GradientTape() as tape:
+                logits = forward(images)
+                terms = _terms(loss, labels, logits, batch_size)
+                scaled = sum(terms.values()) * loss_scale
         gradients = tape.gradient(scaled, weights)
         counts = count(labels, full_resolution(logits))
         parts = replicas * accumulation_steps
@@ -124,7 +128,8 @@ def make_train_step(
         context = tf.distribute.get_replica_context()
         first = first_example + share * tf.cast(context.replica_id_in_sync_group, tf.int64)
         scale = _loss_scale(optimizer)
-        local = accumulated(batch, _keys(seed, first + tf.range(share, dtype=tf.int64)), scale)
+        keys = example_keys(seed, first + tf.range(share, dtype=tf.int64))
+        local = accumulated(batch, keys, scale)
         found, stops = _summed((local, tf.identity(stop)))  # each replica needs its own
         gradients, terms = found.gradients, found.terms
         if l1 or l2:
@@ -144,7 +149,11 @@ def make_train_step(
 
     @tf.function(autograph=False)
     def step(batch, first_example, stop):
-        return _first(strategy, strategy.run(replica_step, args=(batch, first_example, stop)))
+        before = layer_rates.read() if layer_rates else []
+        results = _first(strategy, strategy.run(replica_step, args=(batch, first_example, stop)))
+        if layer_rates:
+            layer_rates.scale(strategy, before, first_example // batch_size)
+        return results
 
     return step
 
@@ -201,8 +210,13 @@ def _first(strategy, results):
     return tf.nest.map_structure(lambda x: strategy.experimental_local_results(x)[0], results)
 
 
-def _keys(seed, numbers):
-    """Keys of the random numbers that layers draw for examples of some numbers, `(n, 2)`."""
+def example_keys(seed, numbers):
+    """Returns keys of the random numbers of examples in a step, uint32 `(n, 2)`.
+
+    Args:
+        seed: Seed of the run.
+        numbers: Numbers of the examples in the stream, int64 `(n,)`.
+    """
     low, high = tf.unstack(tf.bitcast(numbers, tf.uint32), axis=-1)
     word = tf.constant(seed % 2**32, tf.uint32)
     words = pcg4d(tf.bitwise, low, high, word, tf.constant(_LAYERS, tf.uint32))

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -399,6 +400,32 @@ def test_what_cannot_be_trained_on_is_refused_before_reading(tmp_path):
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(DataError, match=f"has {size - 3} bytes, the manifest says {size}"):
         stream(tmp_path, manifest, 1)
+
+
+def test_without_labels_the_patches_are_those_of_a_data_set_that_has_none(tmp_path):
+    rng = np.random.default_rng(0)
+    volumes = {f"c{n}": rng.normal(size=(4, 5, 6)).astype(np.float32) for n in range(5)}
+    label = np.zeros((4, 5, 6), int)
+    label[1, 2, 3] = 1
+    found = {}
+    for name in ("labelled", "bare"):
+        chunks = [make_chunk(case, label, image) for case, image in volumes.items()]
+        if name == "bare":
+            none = {"label": None, "foreground": np.zeros((0, 4)), "class_counts": np.zeros(0)}
+            chunks = [replace(chunk, **none) for chunk in chunks]
+        (tmp_path / name).mkdir()
+        manifest = write_folder(tmp_path / name, {"test": [chunks]})
+        manifest |= {"classes": manifest["classes"] if name == "labelled" else []}
+        manifest |= {"preprocess": {"spacing_mm": [1, 1, 1]}}
+        options = {
+            "splits": ("test",),
+            "labels": False,
+            "augment": AUGMENT,
+            "patch_size": (3, 3, 3),
+        }
+        found[name] = stream(tmp_path / name, manifest, 12, **options)
+        assert all((labels == 0).all() for _, labels in found[name])
+    assert_same(found["labelled"], found["bare"])
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ SMALL = {
         (32, 48, 2),
         {"filters": 16, "blocks": [1, 1, 1, 1], "rates": [1, 2], "pyramid_filters": 16},
     ),
+    "dpn": ((8, 8, 12, 1), {"filters": 8, "downsamplings": 2}),
     "fcn32s": FCN,
     "fcn16s": FCN,
     "fcn8s": FCN,

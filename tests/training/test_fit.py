@@ -75,7 +75,7 @@ def finished(task, tmp_path_factory):
 def test_a_run_learns_the_task(finished):
     _, progress, _ = finished
     assert progress.epoch == 4
-    assert progress.best_dice > 0.8
+    assert progress.best_score > 0.8
 
 
 def test_each_epoch_reports_loss_dice_per_class_throughput_and_eta(finished):
@@ -94,7 +94,7 @@ def test_the_run_folder_reloads_as_the_best_model(finished, task):
     assert logits.dtype == "float32"
     predicted = np.argmax(logits, -1)
     overlap = 2 * (predicted * labels.numpy()).sum() / (predicted.sum() + labels.numpy().sum())
-    assert overlap > progress.best_dice - 0.2
+    assert overlap > progress.best_score - 0.2
     assert run.manifest == MANIFEST
     assert run.config.train.epochs == 4
 
@@ -142,14 +142,14 @@ def test_the_newest_checkpoints_and_the_best_are_kept(task, tmp_path, monkeypatc
     scores = iter([0.5, 0.9, 0.1, 0.2, 0.3, 0.4, 0.5])
     row = EpochResults.row
 
-    def scored(results, split):
+    def scored(results, split, objective):
         fixed = {"validation_dice": next(scores)} if split == "validation" else {}
-        return row(results, split) | fixed
+        return row(results, split, objective) | fixed
 
     monkeypatch.setattr(EpochResults, "row", scored)
     settings = {"epochs": 7, "steps_per_epoch": 1, "checkpoint_every": 2, "keep_checkpoints": 2}
     progress = train(task, tmp_path / "run", **settings)
-    assert (progress.best_epoch, progress.best_dice) == (2, 0.9)
+    assert (progress.best_epoch, progress.best_score) == (2, 0.9)
     names = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
     # Every second epoch, each best one (1 and 2) and the last: 1, 2, 4, 6, 7.
     assert names == ["step-00000002", "step-00000006", "step-00000007"]
@@ -291,7 +291,7 @@ def test_the_whole_step_can_be_compiled_on_one_device(task, tmp_path):
 def test_deep_supervision_trains_all_resolutions_and_saves_the_finest(task, tmp_path):
     model = {"deep_supervision": True, "downsamplings": 2}
     progress = train(task, tmp_path / "run", epochs=4, model=model)
-    assert progress.best_dice > 0.5
+    assert progress.best_score > 0.5
     saved = load_run(tmp_path / "run").model
     assert saved.output.shape == (None, 16, 16, 2)
     assert "logits_1" not in [layer.name for layer in saved.layers]

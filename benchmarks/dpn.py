@@ -1,0 +1,213 @@
+"""Does pre-training pay? Whole-case Dice after fine-tuning on few labels, with it and without.
+
+    python benchmarks/dpn.py --data data/hippocampus                    # about 2 hours of 2 cores
+    python benchmarks/dpn.py --data data/hippocampus --seeds 1 --labels 8
+
+For each seed DPN is pre-trained on all cases of the training folds, without their labels. Then two
+networks are trained on 4, 8, 16, 32 of these cases with the same steps: one from the pre-trained
+weights, one from random ones. Both are scored on the whole cases of the validation fold, which
+neither has seen; each takes the epoch with the best Dice on patches of it. Which cases have labels
+depends on the seed, by hash; more labels hold those of fewer.
+
+Every run is a folder in --out, in a process of its own. Repeat the command to go on after an
+interruption; what is finished is not done again. Without --data nothing is measured.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data_prep.manifest import load_manifest
+from segkit.training.checkpoint import list_checkpoints
+
+ROOT = Path(__file__).resolve().parents[1]
+ARMS = ("scratch", "pretrained")
+RESAMPLES = 2000
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    if args.data is None:
+        print("benchmarks/dpn.py needs --data, a prepared data set with labels; nothing measured.")
+        return
+    manifest, scores = load_manifest(args.data), {}
+    validation = f"fold{args.fold}"
+    for seed in range(args.seeds):
+        source = pretrain(args, seed)
+        for count in args.labels:
+            repeats = leave_out(manifest, validation, count, seed)
+            for arm in ARMS:
+                report = tune(args, arm, count, seed, repeats, source)
+                scores.setdefault((count, arm), []).append(case_scores(report))
+    rows = [
+        compare(count, *(np.array(scores[count, arm]) for arm in ARMS)) for count in args.labels
+    ]
+    write(args, rows)
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", metavar="FOLDER", help="prepared with labels")
+    add("--out", metavar="FOLDER", type=Path, default=Path("runs/dpn-benchmark"))
+    add("--config", metavar="FILE", type=Path, default=ROOT / "configs" / "dpn.yaml")
+    add("--pretext", default="masked")
+    add("--labels", type=int, nargs="+", default=[4, 8, 16, 32], help="labelled cases")
+    add("--seeds", type=int, default=3)
+    add("--fold", type=int, default=0)
+    add("--pretrain-epochs", type=int, default=40, help="of 50 steps (default: 40)")
+    add("--tune-epochs", type=int, default=8, help="of 50 steps (default: 8)")
+    every = {"metavar": "KEY=VALUE", "action": "append", "default": []}
+    add("--set", **every, help="config key of all runs")
+    add("--pretrain-set", **every, help="config key of the pre-training")
+    add("--tune-set", **every, help="config key of both trainings on labels")
+    add("--transfer-set", **every, help="config key of the training from pre-trained weights")
+    return parser.parse_args(argv)
+
+
+def pretrain(args, seed):
+    """Returns the folder of a finished pre-training."""
+    folder, epochs = args.out / f"pre-seed{seed}", args.pretrain_epochs
+    settings = {"train.epochs": epochs, "train.seed": seed, "data.fold": args.fold}
+    arguments = ["--pretext", args.pretext, *overrides(*args.set, *args.pretrain_set)]
+    train(args, "pretrain.py", folder, settings, epochs, arguments)
+    return folder
+
+
+def tune(args, arm, count, seed, repeats, source):
+    """Returns the report of tools/evaluate.py on a training with labels."""
+    folder, epochs = args.out / f"{arm}-{count:03d}-seed{seed}", args.tune_epochs
+    report = folder / "evaluation" / f"fold{args.fold}" / "results.json"
+    if not report.exists():
+        settings = {"train.epochs": epochs, "train.seed": seed, "data.fold": args.fold}
+        settings |= {"data.repeats": repeats}
+        arguments = overrides(*args.set, *args.tune_set)
+        if arm == "pretrained":
+            arguments += overrides(f"train.initial_weights={source}", *args.transfer_set)
+        train(args, "train.py", folder, settings, epochs, ["--no-evaluate", *arguments])
+        run("evaluate.py", "--run", folder, "--split", f"fold{args.fold}")
+    return json.loads(report.read_text())
+
+
+def train(args, tool, folder, settings, epochs, arguments):
+    """Runs a training to its end, or goes on with it; does nothing when it is there."""
+    if epochs_done(folder) >= epochs:
+        return
+    config = yaml.safe_load(args.config.read_text())
+    for key, value in settings.items():
+        section, _, name = key.partition(".")
+        config.setdefault(section, {})[name] = value
+    path = args.out / "configs" / f"{folder.name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    resume = ["--resume"] if list_checkpoints(folder / "checkpoints") else []
+    run(tool, "--config", path, "--data", args.data, "--run", folder, *arguments, *resume)
+
+
+def epochs_done(folder):
+    """Epochs that a run has ended, 0 without one; its model is there if it has."""
+    if not (folder / "model.keras").exists() or not (folder / "history.csv").exists():
+        return 0
+    with open(folder / "history.csv", newline="") as file:
+        return len(list(csv.DictReader(file)))
+
+
+def run(tool, *arguments):
+    print(f"== {tool} {Path(arguments[arguments.index('--run') + 1]).name}", flush=True)
+    subprocess.run([sys.executable, ROOT / "tools" / tool, *map(str, arguments)], check=True)
+
+
+def overrides(*texts):
+    return [part for text in texts for part in ("--set", text)]
+
+
+def leave_out(manifest, validation, count, seed):
+    """Returns `data.repeats` that leaves `count` cases of the training folds."""
+    folds = {f"fold{n}" for n in range(manifest["folds"])} - {validation}
+    cases = [case for case, entry in manifest["cases"].items() if entry["split"] in folds]
+    ranked = sorted(cases, key=lambda case: hashlib.sha256(f"{seed}:{case}".encode()).digest())
+    if count > len(ranked):
+        raise SystemExit(f"--labels {count}: the training folds have {len(ranked)} cases.")
+    return dict.fromkeys(sorted(ranked[count:]), 0)
+
+
+def case_scores(report):
+    """Mean foreground Dice of each case, in the order of their names; NaN without foreground."""
+    dice = [report["per_case"][case]["dice"][1:] for case in sorted(report["per_case"])]
+    return np.nanmean(np.array(dice, float), axis=1)
+
+
+def compare(count, scratch, pretrained):
+    """Compares two arrays of scores, `(seeds, cases)`, paired in both."""
+    gain = pretrained - scratch
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(RESAMPLES):
+        seeds = rng.integers(len(gain), size=len(gain))
+        cases = rng.integers(gain.shape[1], size=gain.shape[1])
+        draws.append(np.nanmean(gain[np.ix_(seeds, cases)]))
+    return {
+        "labels": count,
+        "scratch": np.nanmean(scratch),
+        "pretrained": np.nanmean(pretrained),
+        "gain": np.nanmean(gain),
+        "interval": np.percentile(draws, (2.5, 97.5)).tolist(),
+        "scratch_seeds": np.nanmean(scratch, axis=1).tolist(),
+        "pretrained_seeds": np.nanmean(pretrained, axis=1).tolist(),
+    }
+
+
+def write(args, rows):
+    """Writes and prints the table, and draws the learning curves."""
+    lines = [
+        f"Mean foreground Dice of whole cases of fold {args.fold}, {args.seeds} seed(s), pretext "
+        f"{args.pretext}. Brackets: 95 % bootstrap over seeds and cases, in pairs.",
+        "",
+        "| labelled cases | from scratch | pre-trained | difference |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        low, high = row["interval"]
+        gain = f"{row['gain']:+.3f} ({low:+.3f} to {high:+.3f})"
+        lines.append(
+            f"| {row['labels']} | {row['scratch']:.3f} | {row['pretrained']:.3f} | {gain} |"
+        )
+    print("\n".join(["", *lines]))
+    (args.out / "results.md").write_text("\n".join(lines) + "\n")
+    (args.out / "results.json").write_text(json.dumps(rows, indent=1, default=float) + "\n")
+    draw(args.out / "learning_curves.png", rows)
+
+
+def draw(path, rows):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    labels = [row["labels"] for row in rows]
+    for arm in ARMS:
+        (line,) = axes.plot(labels, [row[arm] for row in rows], marker="o", label=arm)
+        for row in rows:
+            seeds = row[f"{arm}_seeds"]
+            axes.plot([row["labels"]] * len(seeds), seeds, ".", alpha=0.4, color=line.get_color())
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(labels, [str(n) for n in labels])
+    axes.set_xlabel("labelled training cases")
+    axes.set_ylabel("mean foreground Dice")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
