@@ -292,8 +292,9 @@ def cross_validate(args, out, tools):
 def stack(folders, out):
     """Fits and writes the network that stacks cross-validations; returns as `bag`."""
     bases = [load_members(fold_folders(folder)) for folder in folders]
-    first = bases[0][0]
-    check_alike([run for base in bases for run in base])
+    runs = [run for base in bases for run in base]
+    first = runs[0]
+    check_alike(runs)
     data = first.config.data.path
     check_unchanged(data, load_manifest(data), first.folder)
     from segkit.inference import stacking
@@ -305,14 +306,9 @@ def stack(folders, out):
     model = build([[run.model for run in base] for base in bases], kernel, bias)
     # No fold is held out, so that scoring one as if it were is refused.
     data = replace(first.config.data, fold=first.manifest["folds"])
-    runs = [run for base in bases for run in base]
     about = {"members": [str(run.folder) for run in runs], **models_of(runs)}
     save_run(out, replace(first.config, data=data), model, first.manifest, about)
-    members = [
-        Member(f"{folder}/{run.folder.name}", run.folder, run.config, ("test",))
-        for folder, base in zip(folders, bases, strict=True)
-        for run in base
-    ]
+    members = [Member(str(run.folder), run.folder, run.config, ("test",)) for run in runs]
     print(stacking.cross_entropy_table(scores))
     return members, {"cross_entropy": scores, "kernel": kernel.tolist(), "bias": bias.tolist()}
 

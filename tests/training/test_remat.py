@@ -116,7 +116,8 @@ def test_only_what_stages_hand_to_each_other_is_kept():
 
 @pytest.mark.slow
 def test_the_peak_of_memory_is_lower():
-    options = "--model unet --shape 512 512 1 --set filters=16 downsamplings=2 --steps 2".split()
+    options = ["--model", "unet", "--shape", "512", "512", "1", "--steps", "2"]
+    options += ["--set", "filters=16", "downsamplings=2"]
     script = Path(__file__).parents[2] / "benchmarks" / "remat_memory.py"
     run = subprocess.run(
         [sys.executable, script, *options], capture_output=True, text=True, check=True
