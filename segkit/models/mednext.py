@@ -148,9 +148,8 @@ def upkern(large, small):
         )
     for name in names[0]:
         target, source = large.get_layer(name), small.get_layer(name)
-        target.set_weights(
-            [_fitted(w, v.shape, name) for w, v in zip(source.get_weights(), target.weights)]
-        )
+        pairs = zip(source.get_weights(), target.weights, strict=True)
+        target.set_weights([_fitted(weights, new.shape, name) for weights, new in pairs])
 
 
 def _fitted(weights, shape, name):
