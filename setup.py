@@ -49,6 +49,7 @@ setup(
             "SimpleITK>=2.4",
             "scikit-image>=0.24",
             "highdicom>=0.27",
+            "jax>=0.6",
             *CODECS,
             *TUNE,
         ],
