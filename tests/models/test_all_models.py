@@ -176,7 +176,7 @@ def test_every_network_gives_the_same_logits_under_jax(tmp_path):
             **os.environ,
             "KERAS_BACKEND": "jax",
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiling takes longer than running
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiling is what takes long
         },
         capture_output=True,
         text=True,
