@@ -49,6 +49,7 @@ setup(
             "ruff>=0.12",
             "SimpleITK>=2.4",
             "highdicom>=0.27",
+            "jax>=0.6",
             *CODECS,
             *TUNE,
         ],

@@ -5,14 +5,16 @@ from functools import partial
 import keras
 from keras import layers
 
+from segkit.errors import ConfigError
 from segkit.layers.bilinear import Bilinear
 from segkit.layers.dropout import Dropout
 from segkit.layers.normalization import GROUPS
 from segkit.layers.normalization import normalization as make_normalization
 from segkit.models.checks import check_input
 from segkit.models.checks import check_range
+from segkit.models.vgg16 import STAGES
+from segkit.models.vgg16 import load_vgg16
 
-VGG16_STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # (convolutions, filters)
 FC_FILTERS = 4096
 # Skips in the order of the decoder: pooled stage, its score layer, upsampling before the sum.
 SKIPS = ((4, "score_pool4", "upscore2"), (3, "score_pool3", "upscore_pool4"))
@@ -26,9 +28,10 @@ def fcn32s(
     dropout: float = 0.5,
     normalization: str = "none",
     fc_kernel: int = 7,
+    weights: str | None = None,
 ):
     """Builds FCN-32s: VGG-16 scores at stride 32, upsampled at once. Otherwise as `fcn8s`."""
-    return _build("fcn32s", 0, num_classes, input_shape, width, dropout, normalization, fc_kernel)
+    return _build("fcn32s", 0, **locals())
 
 
 def fcn16s(
@@ -39,9 +42,10 @@ def fcn16s(
     dropout: float = 0.5,
     normalization: str = "none",
     fc_kernel: int = 7,
+    weights: str | None = None,
 ):
     """Builds FCN-16s: one skip, from pool4. Otherwise as `fcn8s`."""
-    return _build("fcn16s", 1, num_classes, input_shape, width, dropout, normalization, fc_kernel)
+    return _build("fcn16s", 1, **locals())
 
 
 def fcn8s(
@@ -52,14 +56,15 @@ def fcn8s(
     dropout: float = 0.5,
     normalization: str = "none",
     fc_kernel: int = 7,
+    weights: str | None = None,
 ):
     """Builds FCN-8s: VGG-16 features, with skips from pool4 and pool3.
 
     Departures from the paper: "same" padding instead of 100 pixels of padding and a crop; all
-    layers are trained together from random weights (He normal, scores Glorot uniform; the paper
-    starts from ImageNet weights and zero scores, stage by stage); the last upsampling starts
-    bilinear and is learned too. With 21 classes and 3 channels it has 134,489,759 weights, all
-    of them trained.
+    layers are trained together (the paper goes stage by stage), from random weights (He normal)
+    or from VGG-16's as in the paper; scores start from Glorot uniform weights (the paper's from
+    zero); the last upsampling starts bilinear and is learned too. With 21 classes and 3 channels
+    it has 134,489,759 weights, all of them trained.
 
     Args:
         num_classes: Number of classes, background included.
@@ -71,6 +76,12 @@ def fcn8s(
             of the trunk, which then has no bias. Without ImageNet weights choose `"group"`.
         fc_kernel: Kernel of fc6. The paper's 7 spans 224 pixels of the input; images smaller
             than that can do with 3.
+        weights: Path of an `.h5` or `.keras` file of `keras.applications.VGG16`, or `"imagenet"`,
+            which Keras fetches: VGG-16's ImageNet weights for conv1_1 to conv5_3, and with
+            `fc_kernel` 7 its dense layers, if the file has them, for fc6 and fc7. Needs width 1.0
+            and no normalization. Images are red, green and blue, or any number of channels, of
+            mean 0 and standard deviation 1: VGG-16's order (blue first), means and scale are
+            put into the first kernel, see `segkit.models.vgg16.load_vgg16`.
 
     Returns:
         `keras.Model` from `image` to float32 `logits` `(batch, height, width, num_classes)`.
@@ -78,24 +89,41 @@ def fcn8s(
     Raises:
         ConfigError: Unknown normalization, a number out of range, or fewer than two classes.
         ShapeError: If `input_shape` is not 2-D, or a side does not fit; names the size to pad to.
+        DataError: If the file of `weights` is missing or holds something else.
 
     Reference:
         Long et al., "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015,
         arXiv:1411.4038, figure 3 and section 4.
     """
-    return _build("fcn8s", 2, num_classes, input_shape, width, dropout, normalization, fc_kernel)
+    return _build("fcn8s", 2, **locals())
 
 
-def _build(name, num_skips, num_classes, input_shape, width, dropout, normalization, fc_kernel):
+def _build(
+    name,
+    num_skips,
+    *,
+    num_classes,
+    input_shape,
+    width,
+    dropout,
+    normalization,
+    fc_kernel,
+    weights,
+):
     check_input(name, num_classes, input_shape, rank=2, multiple=32)
     check_range(name, "width", width, low=0)
     check_range(name, "dropout", dropout, low=0, high=1)
     check_range(name, "fc_kernel", fc_kernel, low=1)
+    if weights and (width != 1.0 or normalization != "none"):
+        raise ConfigError(
+            f"{name} needs width 1.0 and normalization none for VGG-16's weights, got {width} and "
+            f"{normalization}. Leave both out, or leave out weights."
+        )
     conv = partial(_conv, width=width, normalization=normalization)
 
     x = inputs = keras.Input(input_shape, name="image")
     pools = {}
-    for stage, (convs, filters) in enumerate(VGG16_STAGES, start=1):
+    for stage, (convs, filters) in enumerate(STAGES, start=1):
         for i in range(1, convs + 1):
             x = conv(x, filters, 3, name=f"conv{stage}_{i}")
         x = pools[stage] = layers.MaxPool2D(name=f"pool{stage}")(x)
@@ -109,7 +137,10 @@ def _build(name, num_skips, num_classes, input_shape, width, dropout, normalizat
         x = layers.Add(name=f"fuse_pool{stage}")([x, skip])
     factor = 32 // 2**num_skips
     logits = _upsample(x, num_classes, factor=factor, name="logits", dtype="float32")
-    return keras.Model(inputs, logits, name=name)
+    model = keras.Model(inputs, logits, name=name)
+    if weights:
+        load_vgg16(model, weights)
+    return model
 
 
 def _conv(x, filters, kernel, *, width, normalization, name):

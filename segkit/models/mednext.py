@@ -33,9 +33,9 @@ def mednext(
     input_shape,
     *,
     size: str = "S",
-    kernel_size: int | list = 3,
+    kernel_size: int | list[int] = 3,
     filters: int = 32,
-    strides: list = (1, 2, 2, 2, 2),
+    strides: list[int | list[int]] = (1, 2, 2, 2, 2),
     normalization: str = "instance",
     deep_supervision: bool = False,
 ):
@@ -91,29 +91,23 @@ def mednext(
         raise ConfigError(f"{name}: unknown size {size!r}. {nearest(size, SIZES)}")
     check_input(name, num_classes, input_shape, rank=rank, multiple=multiples(strides))
     block = _Block(rank, kernel_size, normalization)
-    expansions, blocks = SIZES[size]
-
-    def level(x, number, prefix):
-        for i in range(1, blocks[number] + 1):
-            expansion = expansions[number] * x.shape[-1]
-            y = block(x, expansion, x.shape[-1], name=f"{prefix}{number}_block{i}")
-            x = layers.Add(name=f"{prefix}{number}_add{i}")([x, y])
-        return x
+    levels = list(zip(*SIZES[size], strict=True))[: len(strides)]  # (expansion, blocks)
 
     inputs = keras.Input(input_shape, name="image")
     x = block.conv(inputs, filters, name="stem")
     skips = []
-    for number, stride in enumerate(strides[1:]):
-        x = level(x, number, "encoder")
+    for number, (expansion, blocks) in enumerate(levels[:-1]):
+        x = block.level(x, expansion, blocks, name=f"encoder{number}")
         skips.append(x)
-        x = block.down(x, expansions[number], stride, name=f"down{number + 1}")
+        x = block.down(x, expansion, strides[number + 1], name=f"down{number + 1}")
     deepest = len(skips)
-    x = level(x, deepest, "bottleneck")
+    x = block.level(x, *levels[deepest], name=f"bottleneck{deepest}")
     outputs = {deepest: x}
     for number in reversed(range(deepest)):
-        x = block.up(x, expansions[number], strides[number + 1], name=f"up{number}")
+        expansion, blocks = levels[number]
+        x = block.up(x, expansion, strides[number + 1], name=f"up{number}")
         x = layers.Add(name=f"skip{number}")([skips[number], x])
-        x = outputs[number] = level(x, number, "decoder")
+        x = outputs[number] = block.level(x, expansion, blocks, name=f"decoder{number}")
 
     heads = {"logits": x}
     if deep_supervision:
@@ -149,7 +143,7 @@ def upkern(large, small):
     for name in names[0]:
         target, source = large.get_layer(name), small.get_layer(name)
         pairs = zip(source.get_weights(), target.weights, strict=True)
-        target.set_weights([_fitted(w, v.shape, name) for w, v in pairs])
+        target.set_weights([_fitted(weights, new.shape, name) for weights, new in pairs])
 
 
 def _fitted(weights, shape, name):
@@ -200,6 +194,14 @@ class _Block:
         x = self.conv(x, expansion, name=f"{name}_expand")
         x = layers.Activation("gelu", name=f"{name}_gelu")(x)
         return self.conv(x, filters, name=f"{name}_compress")
+
+    def level(self, x, expansion, blocks, *, name):
+        """Returns the result of some blocks, each added to its input."""
+        channels = x.shape[-1]
+        for i in range(1, blocks + 1):
+            y = self(x, expansion * channels, channels, name=f"{name}_block{i}")
+            x = layers.Add(name=f"{name}_add{i}")([x, y])
+        return x
 
     def down(self, x, expansion, stride, *, name):
         """Returns a feature map of twice the channels on a coarser grid."""

@@ -23,8 +23,8 @@ def vnet(
     *,
     filters: int = 16,
     convs_per_stage: list[int] = (1, 2, 3, 3, 3),
-    strides: list | None = None,
-    kernel_size: int | list = 5,
+    strides: list[int | list[int]] | None = None,
+    kernel_size: int | list[int] = 5,
     normalization: str = "none",
 ):
     """Builds V-Net, 2-D or 3-D as `input_shape` is.

@@ -1,5 +1,8 @@
 """What every network of the table must do."""
 
+import importlib.util
+import json
+import os
 import subprocess
 import sys
 
@@ -146,6 +149,52 @@ def test_logits_stay_float32_under_mixed_precision(name, policy):
     assert model.layers[2].compute_dtype == policy.removeprefix("mixed_")
     if policy == "mixed_float16":
         assert np.isfinite(model(_batch(name)[0])).all()
+
+
+UNDER_JAX = """
+import json, sys
+import keras, numpy as np
+import segkit.layers
+from segkit.models import build_model
+# Every shape of a random kernel would be compiled by itself, and all of them are loaded over.
+zeros = lambda self, shape, dtype=None: keras.ops.zeros(shape, dtype)
+keras.initializers.VarianceScaling.__call__ = zeros
+folder, classes, specs = json.loads(sys.argv[1])
+errors = {"backend": keras.backend.backend(), "tensorflow": "tensorflow" in sys.modules}
+for name, (shape, options) in specs.items():
+    model = build_model(name, classes, shape, **options)
+    model.load_weights(f"{folder}/{name}.weights.h5")
+    expected = np.load(f"{folder}/{name}.npz")
+    logits = model.predict_on_batch(expected["images"])
+    errors[name] = float(np.abs(logits - expected["logits"]).max())
+print(json.dumps(errors))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the package jax")
+def test_every_network_gives_the_same_logits_under_jax(tmp_path):
+    for name in MODELS:
+        model, (images, _) = _build(name), _batch(name, size=2)
+        model.save_weights(tmp_path / f"{name}.weights.h5")
+        np.savez(tmp_path / f"{name}.npz", images=images, logits=model(images))
+    arguments = json.dumps([str(tmp_path), CLASSES, {name: SMALL[name] for name in MODELS}])
+    run = subprocess.run(
+        [sys.executable, "-c", UNDER_JAX, arguments],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiling is what takes long
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    errors = json.loads(run.stdout.splitlines()[-1])
+    assert (errors.pop("backend"), errors.pop("tensorflow")) == ("jax", False)
+    assert errors.keys() == MODELS.keys()
+    assert {name: error for name, error in errors.items() if error > 1e-4} == {}
 
 
 def test_typos_are_answered_without_keras():
