@@ -17,6 +17,7 @@ import argparse
 import csv
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,8 +102,9 @@ def tune(args, arm, count, seed, repeats, source):
 
 
 def train(args, tool, folder, settings, epochs, arguments):
-    """Runs a training to its end, or goes on with it; does nothing when it is there."""
-    if epochs_done(folder) >= epochs:
+    """Runs a training to its end, or goes on with it; does nothing when it has ended."""
+    finished = folder / "finished"
+    if finished.exists():
         return
     config = yaml.safe_load(args.config.read_text())
     for key, value in settings.items():
@@ -113,19 +115,20 @@ def train(args, tool, folder, settings, epochs, arguments):
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     resume = ["--resume"] if list_checkpoints(folder / "checkpoints") else []
     run(tool, "--config", path, "--data", args.data, "--run", folder, *arguments, *resume)
-
-
-def epochs_done(folder):
-    """Epochs that a run has ended, 0 without one; its model is there if it has."""
-    if not (folder / "model.keras").exists() or not (folder / "history.csv").exists():
-        return 0
     with open(folder / "history.csv", newline="") as file:
-        return len(list(csv.DictReader(file)))
+        if len(list(csv.DictReader(file))) < epochs:  # it was asked to stop, and saved
+            raise SystemExit(f"{folder.name} was stopped. Repeat the command to go on.")
+    finished.touch()
 
 
 def run(tool, *arguments):
-    print(f"== {tool} {Path(arguments[arguments.index('--run') + 1]).name}", flush=True)
-    subprocess.run([sys.executable, ROOT / "tools" / tool, *map(str, arguments)], check=True)
+    name = Path(arguments[arguments.index("--run") + 1]).name
+    print(f"== {tool} {name}", flush=True)
+    command = [sys.executable, ROOT / "tools" / tool, *map(str, arguments)]
+    # The package beside this script, also where another copy is installed.
+    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    if result.returncode:
+        raise SystemExit(f"{tool} did not finish {name}. Repeat the command to go on.")
 
 
 def overrides(*texts):
