@@ -171,7 +171,7 @@ def make_cine(seed, *, shape=(12, 64, 64), spacing_mm=(10.0, 2.0, 2.0)):
 
     with centre, swing, phase and radius drawn alike. Over the frames the phase of the object runs
     through one to two cycles; that of the other disc stands still. The two discs of a single frame
-    are therefore exchangeable: which one is the object is in no frame, and in every few of them. A
+    are therefore exchangeable: no frame tells which one is the object, and a few frames do. A
     network that sees frames one by one has an expected Dice of at most about 2/3, the score of
     marking both discs; of marking one by guess it is 1/2.
 

@@ -70,9 +70,9 @@ def convlstm_unet(
         arXiv:1609.01006.
     """
     name = "convlstm_unet"
-    for option, value in {"filters": filters, "convs_per_stage": convs_per_stage}.items():
-        check_range(name, option, value, low=1)
+    check_range(name, "filters", filters, low=1)
     check_range(name, "downsamplings", downsamplings, low=0)
+    check_range(name, "convs_per_stage", convs_per_stage, low=1)
     check_range(name, "max_filters", max_filters, low=1)
     check_range(name, "recurrent_stages", recurrent_stages, low=1, high=downsamplings + 2)
     check_range(name, "dropout", dropout, low=0, high=1)
@@ -123,11 +123,9 @@ def _stage(x, filters, *, stride, convs, normalization, name):
 
 
 def _normalize(x, filters, normalization, name):
-    if normalization in ("instance", "group"):
-        return PerFrame(make_normalization(normalization, filters, name=normalization), name=name)(
-            x
-        )
-    return make_normalization(normalization, filters, name=name)(x)
+    per_frame = normalization in ("instance", "group")
+    layer = make_normalization(normalization, filters, name=normalization if per_frame else name)
+    return PerFrame(layer, name=name)(x) if per_frame else layer(x)
 
 
 def _remember(x, filters, bidirectional, name):
