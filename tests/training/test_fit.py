@@ -21,6 +21,7 @@ from tests.training.conftest import Task
 
 MANIFEST = {
     "name": "discs",
+    "channels": ["MRI"],
     "classes": [{"name": "background", "value": 0}, {"name": "disc", "value": 1}],
     "preprocess": {"spacing_mm": None},
 }
