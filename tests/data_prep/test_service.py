@@ -145,10 +145,10 @@ def test_records_that_fit_into_memory_are_read_once_by_each_worker(data, service
     for shard in manifest["shards"]:
         (tmp_path / shard["file"]).write_bytes((folder / shard["file"]).read_bytes())
     batches = iter(build((tmp_path, manifest), service=service, batch_size=7))
-    images = [next(batches)[0] for _ in range(100)]  # by then, both workers made a round
+    images = [next(batches)[0] for _ in range(500)]  # by then, both workers made a round
     for shard in manifest["shards"]:
         (tmp_path / shard["file"]).unlink()
-    assert len(images + [next(batches)[0] for _ in range(100)]) == 200
+    assert len(images + [next(batches)[0] for _ in range(100)]) == 600
 
 
 def test_an_address_where_nothing_answers_is_refused_at_once(data):
