@@ -22,6 +22,7 @@ from data_prep.augment.crop import random_start
 from data_prep.augment.policy import parse_policy
 from data_prep.augment.random import make_keys
 from data_prep.augment.random import uniform
+from data_prep.covariates import covariate_vectors
 from data_prep.reader import OPEN_FILES
 from data_prep.reader import examples_per_round
 from data_prep.reader import find_shards
@@ -69,6 +70,7 @@ def build_dataset(
     start_index=0,
     part=(0, 1),
     with_cases=False,
+    with_covariates=False,
     batches=None,
     memory_bytes=1 << 31,
     num_parallel_calls=None,
@@ -97,6 +99,9 @@ def build_dataset(
             several workers.
         with_cases: Yield `(case, image, label)`, with the case of each example, a string, in
             front; only for placement `"input"`.
+        with_covariates: Yield `{"image", "covariates"}` in place of the image, with the
+            covariates of each example's case, float32 `(batch, width)`; where a policy mixes
+            examples, those of the first one.
         batches: Number of batches after which the stream ends, the same ones in every
             iteration (validation); `None`: it never ends (training).
         memory_bytes: The stream never holds more: up to half for records, which are kept in
@@ -145,7 +150,15 @@ def build_dataset(
         memory_bytes=for_records,
     )
     make_example, make_batch = _makers(
-        manifest, patch_size, box, batch_size, seed, foreground_fraction, augment, with_cases
+        manifest,
+        patch_size,
+        box,
+        batch_size,
+        seed,
+        foreground_fraction,
+        augment,
+        with_cases,
+        with_covariates,
     )
     number, count = part
     share = batch_size // count
@@ -166,13 +179,15 @@ def build_dataset(
     return dataset.with_options(options)
 
 
-def device_augmentation(augment, patch_size, num_classes):
+def device_augmentation(augment, patch_size, num_classes, *, keep_missing=False):
     """Returns the function that augments a batch inside the training step.
 
     Args:
         augment: `Augmentation`.
         patch_size: As in `build_dataset`.
         num_classes: Number of classes, background included.
+        keep_missing: Leave a channel that is 0 throughout a patch at 0, as the stream does of a
+            data set that `lacks_channels`.
 
     Returns:
         Function from the elements of `build_dataset` with placement `"device"`, whole or a
@@ -180,18 +195,25 @@ def device_augmentation(augment, patch_size, num_classes):
     """
 
     @tf.autograph.experimental.do_not_convert
-    def change(image, label, example_keys, batch_keys, spacing_mm):
-        return augment_batch(
-            image,
+    def change(inputs, label, example_keys, batch_keys, spacing_mm):
+        image, label = augment_batch(
+            inputs["image"] if isinstance(inputs, dict) else inputs,
             label,
             Keys(example_keys, batch_keys),
             patch=tuple(patch_size),
             spacing_mm=spacing_mm,
             num_classes=num_classes,
+            keep_missing=keep_missing,
             **augment.options,
         )
+        return ({**inputs, "image": image} if isinstance(inputs, dict) else image), label
 
     return change
+
+
+def lacks_channels(manifest):
+    """Returns whether some case of a data set lacks a channel."""
+    return any("missing_channels" in case for case in manifest.get("cases", {}).values())
 
 
 def margin(augment, patch_size, manifest):
@@ -203,13 +225,25 @@ def margin(augment, patch_size, manifest):
     return reach(parse_policy(augment.policy), patch_size, spacing, share=0.99)
 
 
-def _makers(manifest, patch_size, box, batch_size, seed, foreground_fraction, augment, with_cases):
+def _makers(
+    manifest,
+    patch_size,
+    box,
+    batch_size,
+    seed,
+    foreground_fraction,
+    augment,
+    with_cases,
+    with_covariates,
+):
     """The functions from a record to an example, and from a batch of those to what leaves."""
     channels, num_classes = len(manifest["channels"]), len(manifest["classes"])
     patch, box = ((1,) * (3 - len(sides)) + tuple(sides) for sides in (patch_size, box))
     before = [(outer - inner) // 2 for outer, inner in zip(box, patch, strict=True)]
     on_device = augment.placement == "device"
     options = {**augment.options, "num_classes": num_classes}
+    options["keep_missing"] = lacks_channels(manifest)
+    inputs_of = _with_covariates(manifest) if with_covariates else lambda case, image: image
 
     def keys_of(index):
         return Keys(make_keys(seed, index), make_keys(seed, -1 - index // batch_size))
@@ -234,11 +268,23 @@ def _makers(manifest, patch_size, box, batch_size, seed, foreground_fraction, au
     def make_batch(case, image, label, index, spacing_mm):
         keys = keys_of(index)
         if on_device:
-            return image, label, keys.example, keys.batch, spacing_mm
-        batch = mix(image, label, keys, options["steps"], spacing_mm, num_classes)
+            return inputs_of(case, image), label, keys.example, keys.batch, spacing_mm
+        image, label = mix(image, label, keys, options["steps"], spacing_mm, num_classes)
+        batch = inputs_of(case, image), label
         return (case, *batch) if with_cases else batch
 
     return make_example, make_batch
+
+
+def _with_covariates(manifest):
+    """The function from the cases and images of a batch to what a network with covariates takes."""
+    ids, vectors = map(tf.constant, covariate_vectors(manifest))
+
+    def inputs_of(case, image):
+        number = tf.argmax(case[:, None] == ids, axis=1)
+        return {"image": image, "covariates": tf.gather(vectors, number)}
+
+    return inputs_of
 
 
 def _share_memory(memory, box, batch_size, channels, shards, parallel):

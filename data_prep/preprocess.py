@@ -180,9 +180,11 @@ def normalise(channel, scheme):
             over its nonzero voxels while the others become 0; `{"scheme": "ct", "clip": [low,
             high], "mean", "std"}`: clipped, then in deviations from the data set's mean;
             `{"scheme": "rescale", "low", "high"}`: that range to [0, 1]. Deviations are
-            floored at 1e-8.
+            floored at 1e-8. A channel of zeros, as a missing one is, stays 0 in each scheme.
     """
-    if scheme["scheme"] == "ct":
+    if not channel.any():
+        channel = np.zeros_like(channel)
+    elif scheme["scheme"] == "ct":
         low, high = scheme["clip"]
         channel = (np.clip(channel, low, high) - scheme["mean"]) / max(scheme["std"], 1e-8)
     elif scheme["scheme"] == "rescale":

@@ -15,7 +15,14 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     ("segkit.errors",),
     ("segkit.tables",),
-    ("segkit.config", "segkit.volume", "segkit.hashing", "segkit.outputs", "segkit.regions"),
+    (
+        "segkit.config",
+        "segkit.volume",
+        "segkit.hashing",
+        "segkit.outputs",
+        "segkit.regions",
+        "segkit.covariates",
+    ),
     ("segkit.layers", "segkit.losses", "segkit.metrics", "segkit.io"),
     ("segkit.models",),
     ("segkit.training", "segkit.inference", "segkit.export", "data_prep"),
@@ -107,6 +114,7 @@ def free_of_tensorflow(name):
         "segkit.tables",
         "segkit.errors",
         "segkit.outputs",
+        "segkit.covariates",
     )
     return name.startswith((*light, "tools"))
 

@@ -39,7 +39,7 @@ class Keys(NamedTuple):
     batch: object
 
 
-def augment_record(record, start, patch, keys, steps, *, num_classes, order=1):
+def augment_record(record, start, patch, keys, steps, *, num_classes, order=1, keep_missing=False):
     """Cuts an augmented patch out of a stored chunk, for `tf.data`. Mixing is left to `mix`.
 
     Args:
@@ -50,6 +50,7 @@ def augment_record(record, start, patch, keys, steps, *, num_classes, order=1):
         steps: From `policy.parse_policy`.
         num_classes: Number of classes of the label, background included.
         order: Order of the image's interpolation, 0, 1 or 3.
+        keep_missing: Leave a channel that is 0 throughout the patch at 0.
 
     Returns:
         `(image, label)`: float32 `(*patch, c)`, and `(*patch,)` of the label's dtype.
@@ -59,10 +60,22 @@ def augment_record(record, start, patch, keys, steps, *, num_classes, order=1):
     draws = _draws(steps, keys, channels)
     placed = place(steps, draws, space)
     image, label = read_record(record, start, patch, placed, order=order, warping=warps(steps))
-    return _change_intensity(image, steps, draws, space)[0], label[0]
+    return _change_intensity(image, steps, draws, space, keep_missing)[0], label[0]
 
 
-def augment_batch(image, label, keys, steps, *, patch, spacing_mm, num_classes, order=1, log=None):
+def augment_batch(
+    image,
+    label,
+    keys,
+    steps,
+    *,
+    patch,
+    spacing_mm,
+    num_classes,
+    order=1,
+    keep_missing=False,
+    log=None,
+):
     """Augments a batch of patches, mixing included, eagerly or inside a training step.
 
     Args:
@@ -75,6 +88,7 @@ def augment_batch(image, label, keys, steps, *, patch, spacing_mm, num_classes, 
         spacing_mm: Voxel size, shape `(batch, 3)`; a slice's depth counts for nothing.
         num_classes: Number of classes of the label, background included.
         order: Order of the image's interpolation, 0, 1 or 3.
+        keep_missing: As in `augment_record`.
         log: Dict to which all draws are written, `"rotation.degrees"` and the like, or `None`.
 
     Returns:
@@ -95,7 +109,7 @@ def augment_batch(image, label, keys, steps, *, patch, spacing_mm, num_classes, 
     draws = _draws(steps, keys, space.channels, log)
     placed = place(steps, draws, space)
     image, label = read_batch(image, label, as_volume, placed, order=order, warping=warps(steps))
-    image = _change_intensity(image, steps, draws, space)
+    image = _change_intensity(image, steps, draws, space, keep_missing)
     image, label = _mix(image, label, steps, draws, space)
     return (image[:, 0], label[:, 0]) if len(patch) == 2 else (image, label)
 
@@ -172,12 +186,13 @@ def _draws(steps, keys, channels, log=None):
     ]
 
 
-def _change_intensity(image, steps, draws, space):
+def _change_intensity(image, steps, draws, space, keep_missing):
     """Applies the steps of intensity to `(batch, d, h, w, c)`; inside, channels come first."""
     chosen = [(s, d) for s, d in zip(steps, draws, strict=True) if s.name in INTENSITY]
     if not chosen:
         return image
     image = tf.transpose(image, (0, 4, 1, 2, 3))
+    present = tf.reduce_any(image != 0, axis=(2, 3, 4), keepdims=True) if keep_missing else None
     for step, random in chosen:
         applied = random.chance("applied", step.probability)
         change = load(INTENSITY, step.name, "augmentation")(random, space, **step.options)
@@ -188,6 +203,8 @@ def _change_intensity(image, steps, draws, space):
             ),
             lambda image=image: image,
         )
+    if keep_missing:
+        image = tf.where(present, image, 0.0)
     return tf.transpose(image, (0, 2, 3, 4, 1))
 
 
