@@ -8,6 +8,10 @@ LAYERS = {
     "bilinear": "segkit.layers.bilinear:Bilinear",
     "dropout": "segkit.layers.dropout:Dropout",
     "stochastic_depth": "segkit.layers.stochastic_depth:StochasticDepth",
+    "modality_presence": "segkit.layers.modality_presence:ModalityPresence",
+    "modality_dropout": "segkit.layers.modality_dropout:ModalityDropout",
+    "modality_fusion": "segkit.layers.modality_fusion:ModalityFusion",
+    "film": "segkit.layers.film:FiLM",
     "mean_probabilities": "segkit.layers.mean_probabilities:MeanProbabilities",
 }
 

@@ -9,6 +9,7 @@ MODELS = {
     "fcn32s": "segkit.models.fcn:fcn32s",
     "fcn16s": "segkit.models.fcn:fcn16s",
     "fcn8s": "segkit.models.fcn:fcn8s",
+    "fusion_unet": "segkit.models.fusion_unet:fusion_unet",
 }
 
 

@@ -33,6 +33,8 @@ from segkit.training.progress import EpochResults
 from segkit.training.progress import Progress
 from segkit.training.run import create_run
 from segkit.training.step import full_resolution
+from segkit.training.step import image_of
+from segkit.training.step import voxel_labels
 
 NUM_PICTURES = 4
 
@@ -42,8 +44,9 @@ class Batches(NamedTuple):
 
     Attributes:
         train: Function `(first_example, part) -> tf.data.Dataset`, endless, of a worker's share
-            of the global batches `(images, labels)`, or of what `prepare` takes.
-        validation: Function `part -> tf.data.Dataset`, finite, of `(images, labels)`.
+            of the global batches `(inputs, labels)`, or of what `prepare` takes. Inputs are
+            images or a dict of `image` and `covariates`; labels, or a dict of `label` and `target`.
+        validation: Function `part -> tf.data.Dataset`, finite, of `(inputs, labels)`.
         inspect: Function `first_example -> (cases, images, labels)` of one global batch, case ids
             and NumPy arrays, to name what a loss was not finite on.
     """
@@ -287,8 +290,9 @@ class _Loop:
             self.learner.save_model(self.folder / "model.keras")
 
     def _pictures(self):
-        images, labels = self.shown
-        logits = full_resolution(self.learner.model(images, training=False))
+        inputs, labels = self.shown
+        logits = full_resolution(self.learner.model(inputs, training=False))
+        images, labels = image_of(inputs), voxel_labels(labels)
         predictions = keras.ops.convert_to_numpy(class_map(logits, self.outputs.class_order))
         upright = self.manifest["preprocess"]["spacing_mm"] is None
         examples = zip(images.numpy(), labels.numpy(), predictions, strict=True)

@@ -53,7 +53,8 @@ def make_train_step(
 
     Args:
         strategy: A `tf.distribute.Strategy` in whose scope model and optimizer were built.
-        model: `keras.Model` from images to logits, or to a dict of them, full resolution first.
+        model: `keras.Model` from images, or a dict of inputs, to logits, or to a dict of them,
+            full resolution first.
         loss: From `segkit.losses.build_loss`.
         optimizer: From `build_optimizer`, already built on the model's trainable variables.
         count: Function of labels and logits that returns counts, see `segkit.metrics.counts`.
@@ -65,7 +66,7 @@ def make_train_step(
             other, to save memory.
         l1: Weight of the sum of absolute kernel weights, added to the loss.
         l2: Weight of the sum of squared kernel weights, added to the loss.
-        prepare: Function from a part of a batch to `(images, labels)`, run and compiled with the
+        prepare: Function from a part of a batch to `(inputs, labels)`, run and compiled with the
             rest (augmentation); `None`: the batch is that already.
 
     Returns:
@@ -84,14 +85,14 @@ def make_train_step(
     running = {v.path: v for v in model.non_trainable_variables}
 
     def forward_backward(batch, keys, loss_scale):
-        batch = [tf.ensure_shape(x, (part, *x.shape[1:])) for x in batch]
-        images, labels = prepare(*batch) if prepare else batch
+        batch = tf.nest.map_structure(lambda x: tf.ensure_shape(x, (part, *x.shape[1:])), batch)
+        inputs, labels = prepare(*batch) if prepare else batch
         with step_context(keys) as context, tf.GradientTape() as tape:
-            logits = model(images, training=True)
+            logits = model(inputs, training=True)
             terms = _terms(loss, labels, logits, batch_size)
             scaled = sum(terms.values()) * loss_scale
         gradients = tape.gradient(scaled, weights)
-        counts = count(labels, full_resolution(logits))
+        counts = count(voxel_labels(labels), full_resolution(logits))
         parts = replicas * accumulation_steps
         updates = {path: value / parts for path, value in context.updates.items()}
         return Found(gradients, terms, counts, updates)
@@ -99,10 +100,13 @@ def make_train_step(
     compiled = tf.function(forward_backward, jit_compile=xla is True, autograph=False)
 
     def accumulated(batch, keys, loss_scale):
-        cut = [tf.reshape(x, (accumulation_steps, part, *x.shape[1:])) for x in (*batch, keys)]
+        def cut(x):
+            return tf.reshape(x, (accumulation_steps, part, *x.shape[1:]))
+
+        parts = tf.nest.map_structure(cut, (*batch, keys))
 
         def one(n):
-            *batch, keys = (x[n] for x in cut)
+            *batch, keys = tf.nest.map_structure(lambda x: x[n], parts)
             return compiled(batch, keys, loss_scale)
 
         def add(n, total):
@@ -156,14 +160,14 @@ def make_validation_step(strategy, model, loss, *, count, batch_size):
 
     Returns:
         Function `batch -> dict` with `loss`, `terms` and `counts` as in `make_train_step`;
-        `batch` is `(images, labels)`.
+        `batch` is `(inputs, labels)`.
     """
 
     def replica_step(batch):
-        images, labels = batch
-        logits = model(images, training=False)
+        inputs, labels = batch
+        logits = model(inputs, training=False)
         terms = _terms(loss, labels, logits, batch_size)
-        counts = count(labels, full_resolution(logits))
+        counts = count(voxel_labels(labels), full_resolution(logits))
         terms, counts = _summed((terms, counts))
         return {"loss": sum(terms.values()), "terms": terms, "counts": counts}
 
@@ -177,6 +181,16 @@ def make_validation_step(strategy, model, loss, *, count, batch_size):
 def full_resolution(logits):
     """Returns the logits at full resolution of a network that may have several outputs."""
     return next(iter(logits.values())) if isinstance(logits, dict) else logits
+
+
+def image_of(inputs):
+    """Returns the image among what a network takes."""
+    return inputs["image"] if isinstance(inputs, dict) else inputs
+
+
+def voxel_labels(labels):
+    """Returns the labels of voxels where a batch has classes of whole cases beside them."""
+    return labels["label"] if isinstance(labels, dict) else labels
 
 
 def _terms(loss, labels, logits, batch_size):

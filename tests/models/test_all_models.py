@@ -21,6 +21,7 @@ SMALL = {
     "fcn32s": FCN,
     "fcn16s": FCN,
     "fcn8s": FCN,
+    "fusion_unet": ((16, 24, 2), {"filters": 8, "downsamplings": 2}),
 }
 CLASSES = 3
 LOSS = build_loss("ce_dice")
