@@ -61,6 +61,21 @@ def fit(cases, splits):
     return entries
 
 
+def target_indices(manifest):
+    """Returns the classes of all cases.
+
+    Args:
+        manifest: The data set's manifest, as a dict, with targets.
+
+    Returns:
+        `(ids, indices)`: list of case ids, and int32 `(cases,)`: the place in `"targets"`, -1 for
+        a case whose class is not known.
+    """
+    names, cases = manifest["targets"], manifest["cases"]
+    found = [names.index(e["target"]) if "target" in e else -1 for e in cases.values()]
+    return list(cases), np.array(found, np.int32)
+
+
 def covariate_vectors(manifest):
     """Returns the covariates of all cases as the network takes them.
 

@@ -23,6 +23,7 @@ from data_prep.augment.policy import parse_policy
 from data_prep.augment.random import make_keys
 from data_prep.augment.random import uniform
 from data_prep.covariates import covariate_vectors
+from data_prep.covariates import target_indices
 from data_prep.reader import OPEN_FILES
 from data_prep.reader import examples_per_round
 from data_prep.reader import find_shards
@@ -71,6 +72,7 @@ def build_dataset(
     part=(0, 1),
     with_cases=False,
     with_covariates=False,
+    with_targets=False,
     batches=None,
     memory_bytes=1 << 31,
     num_parallel_calls=None,
@@ -102,6 +104,8 @@ def build_dataset(
         with_covariates: Yield `{"image", "covariates"}` in place of the image, with the
             covariates of each example's case, float32 `(batch, width)`; where a policy mixes
             examples, those of the first one.
+        with_targets: Yield `{"label", "target"}` in place of the label, with the class of each
+            example's case, int32 `(batch,)`, -1 where it is not known.
         batches: Number of batches after which the stream ends, the same ones in every
             iteration (validation); `None`: it never ends (training).
         memory_bytes: The stream never holds more: up to half for records, which are kept in
@@ -158,7 +162,8 @@ def build_dataset(
         foreground_fraction,
         augment,
         with_cases,
-        with_covariates,
+        _lookup("image", "covariates", covariate_vectors(manifest) if with_covariates else None),
+        _lookup("label", "target", target_indices(manifest) if with_targets else None),
     )
     number, count = part
     share = batch_size // count
@@ -195,10 +200,10 @@ def device_augmentation(augment, patch_size, num_classes, *, keep_missing=False)
     """
 
     @tf.autograph.experimental.do_not_convert
-    def change(inputs, label, example_keys, batch_keys, spacing_mm):
+    def change(inputs, labels, example_keys, batch_keys, spacing_mm):
         image, label = augment_batch(
             inputs["image"] if isinstance(inputs, dict) else inputs,
-            label,
+            labels["label"] if isinstance(labels, dict) else labels,
             Keys(example_keys, batch_keys),
             patch=tuple(patch_size),
             spacing_mm=spacing_mm,
@@ -206,7 +211,8 @@ def device_augmentation(augment, patch_size, num_classes, *, keep_missing=False)
             keep_missing=keep_missing,
             **augment.options,
         )
-        return ({**inputs, "image": image} if isinstance(inputs, dict) else image), label
+        inputs = {**inputs, "image": image} if isinstance(inputs, dict) else image
+        return inputs, {**labels, "label": label} if isinstance(labels, dict) else label
 
     return change
 
@@ -234,7 +240,8 @@ def _makers(
     foreground_fraction,
     augment,
     with_cases,
-    with_covariates,
+    inputs_of,
+    labels_of,
 ):
     """The functions from a record to an example, and from a batch of those to what leaves."""
     channels, num_classes = len(manifest["channels"]), len(manifest["classes"])
@@ -243,7 +250,6 @@ def _makers(
     on_device = augment.placement == "device"
     options = {**augment.options, "num_classes": num_classes}
     options["keep_missing"] = lacks_channels(manifest)
-    inputs_of = _with_covariates(manifest) if with_covariates else lambda case, image: image
 
     def keys_of(index):
         return Keys(make_keys(seed, index), make_keys(seed, -1 - index // batch_size))
@@ -268,23 +274,30 @@ def _makers(
     def make_batch(case, image, label, index, spacing_mm):
         keys = keys_of(index)
         if on_device:
-            return inputs_of(case, image), label, keys.example, keys.batch, spacing_mm
+            inputs, labels = inputs_of(case, image), labels_of(case, label)
+            return inputs, labels, keys.example, keys.batch, spacing_mm
         image, label = mix(image, label, keys, options["steps"], spacing_mm, num_classes)
-        batch = inputs_of(case, image), label
+        batch = inputs_of(case, image), labels_of(case, label)
         return (case, *batch) if with_cases else batch
 
     return make_example, make_batch
 
 
-def _with_covariates(manifest):
-    """The function from the cases and images of a batch to what a network with covariates takes."""
-    ids, vectors = map(tf.constant, covariate_vectors(manifest))
+def _lookup(name, beside, known):
+    """The function from the cases of a batch and a tensor to what leaves the stream.
 
-    def inputs_of(case, image):
+    `known` is a list of case ids and an array of what is known of them, which goes out under the
+    name `beside`; `None`: the tensor goes out alone.
+    """
+    if known is None:
+        return lambda case, tensor: tensor
+    ids, values = map(tf.constant, known)
+
+    def named(case, tensor):
         number = tf.argmax(case[:, None] == ids, axis=1)
-        return {"image": image, "covariates": tf.gather(vectors, number)}
+        return {name: tensor, beside: tf.gather(values, number)}
 
-    return inputs_of
+    return named
 
 
 def _share_memory(memory, box, batch_size, channels, shards, parallel):

@@ -80,8 +80,10 @@ def matching_manifest(data, run):
     from data_prep.manifest import load_manifest
 
     manifest = load_manifest(data)
-    for key in ("channels", "classes", "preprocess"):
-        if manifest[key] != run.manifest[key]:
+    table = {"covariates": "covariates", "case_classes": "targets"}
+    used = [key for option, key in table.items() if run.config.model.options.get(option)]
+    for key in ("channels", "classes", "preprocess", *used):
+        if manifest.get(key) != run.manifest[key]:
             raise DataError(
                 f"{data} was prepared otherwise than the run's data: {key!r} differs. Prepare it "
                 "with the run's data set's options, or leave out --data."
@@ -95,6 +97,7 @@ def score_cases(predictor, data, manifest, split, outputs):
     from tqdm import tqdm
 
     from segkit.inference.overlay import pick_slice
+    from segkit.inference.predictor import encode_covariates
     from segkit.inference.scores import count_voxels
     from segkit.inference.scores import voxel_ml
     from segkit.volume import Volume
@@ -114,7 +117,8 @@ def score_cases(predictor, data, manifest, split, outputs):
         if truth is None:
             continue
         entry = manifest["cases"][case]
-        logits = predictor.logits(image)
+        known = encode_covariates(predictor, manifest, entry.get("covariates", {}))
+        logits = predictor.logits(image, covariates=known)
         mask = predictor.restore(
             logits, tf.constant(entry["crop"]), tf.constant(entry["oriented_shape"])
         )
@@ -124,6 +128,7 @@ def score_cases(predictor, data, manifest, split, outputs):
         results.append(
             {
                 "case": case,
+                **case_class(predictor, manifest, image, known, entry),
                 "counts": count_voxels(truth, mask, **kept),
                 "region_counts": count_voxels(truth, mask, regions=regions, **kept),
                 "voxel_ml": voxel_ml(affine, truth.shape),
@@ -139,6 +144,16 @@ def score_cases(predictor, data, manifest, split, outputs):
     if not results:
         raise DataError(f"no case of the split {split!r} of {data} has a label to compare with.")
     return results
+
+
+def case_class(predictor, manifest, image, covariates, entry):
+    """Returns what a predictor says of the whole case, if it says something."""
+    if not predictor.num_case_classes:
+        return {}
+    found = predictor.case_probabilities(image, covariates).numpy()
+    names = manifest["targets"]
+    told = {"predicted": names[int(found.argmax())], "target": entry.get("target")}
+    return {"case_class": {**told, "probabilities": [float(p) for p in found]}}
 
 
 def whole_cases(data, manifest, split):
@@ -179,6 +194,12 @@ def summarise(results, outputs, header):
         for scores, regions in zip(per_case, scores_per_case(counts[:, 1:]), strict=True):
             scores["regions"] = regions
     report["per_case"] = {r["case"]: scores for r, scores in zip(results, per_case, strict=True)}
+    if "case_class" in results[0]:
+        for result in results:
+            report["per_case"][result["case"]]["case_class"] = result["case_class"]
+        known = [r["case_class"] for r in results if r["case_class"]["target"] is not None]
+        hits = sum(found["predicted"] == found["target"] for found in known)
+        report["case_accuracy"] = hits / len(known) if known else None
     return report
 
 
@@ -295,6 +316,8 @@ def table(report):
     if regions:
         lines += ["", *(line(entry, width, report["cases"]) for entry in regions)]
         lines.append(f"{'mean regions':{width}}  {row(report, 'mean_region_')}")
+    if "case_accuracy" in report:
+        lines += ["", f"class of the whole case: accuracy {shown(report['case_accuracy'])}"]
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import csv
 import json
 import os
 import sys
@@ -11,12 +12,16 @@ from pathlib import Path
 from segkit import __version__
 from segkit.errors import DataError
 from segkit.errors import exit_code
+from segkit.errors import nearest
 
 EXAMPLES = """examples:
   python tools/predict.py --run runs/MY_RUN --input ct.nii.gz --output mask.nii.gz
   python tools/predict.py --run runs/MY_RUN --input DICOM_FOLDER --output mask.nii.gz
   python tools/predict.py --run runs/MY_RUN --input t1.nii.gz --input flair.nii.gz \\
       --output mask.nii.gz --probabilities probabilities.nii.gz --mirror
+  python tools/predict.py --run runs/MY_RUN --input t1.nii.gz --missing FLAIR --output mask.nii.gz
+  python tools/predict.py --run runs/MY_RUN --input ct.nii.gz --covariates age=63,sex=F \\
+      --output mask.nii.gz
   python tools/predict.py --run runs/MY_RUN --input photo.png --output mask.png
 
 The mask holds the values that the labels of the training data had. Beside it stands a JSON file
@@ -37,6 +42,18 @@ def parse_args(argv):
         action="append",
         metavar="PATH",
         help="NIfTI file, folder of one DICOM series, or image; once per channel, in order",
+    )
+    add(
+        "--missing",
+        action="append",
+        default=[],
+        metavar="CHANNEL",
+        help="channel for which there is no --input; may be repeated",
+    )
+    add(
+        "--covariates",
+        metavar="NAME=VALUE,...|FILE",
+        help="what a network with covariates takes: age=63,sex=F, or a CSV file with one row",
     )
     add("--output", required=True, metavar="FILE", help="mask to write: .nii.gz, .nii or .png")
     add("--series", metavar="N|UID", help="which DICOM series, where --input holds several")
@@ -65,12 +82,13 @@ def predict(args):
     output = writable(args.output, ENDINGS)
     if args.probabilities:
         writable(args.probabilities, ENDINGS[:2])
-    image = read_input(args.input, args.series)
+    image = read_input(with_missing(args.input, args.missing, args.run), args.series)
     for note in image.notes:
         print(f"note: {note}", file=sys.stderr)
     if output.suffix == ".png" and image.shape[0] > 1:
         raise DataError(f"a PNG holds one slice, the input has {image.shape[0]}. Write .nii.gz.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from segkit.inference.predictor import classify_volume
     from segkit.inference.predictor import predict_volume
     from segkit.inference.predictor import predictor_of
     from segkit.training.devices import make_strategy
@@ -86,12 +104,28 @@ def predict(args):
             f"{image.num_channels}. Give --input once per channel, in this order."
         )
     predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
+    covariates = read_covariates(args.covariates, predictor, run.manifest)
+    if args.missing and not learned_to_do_without(run):
+        print(
+            "note: this run was trained without modality_dropout, on complete cases: a missing "
+            "channel can cost it much.",
+            file=sys.stderr,
+        )
     with progress() as on_tile:
         result = predict_volume(
-            predictor, image, with_probabilities=bool(args.probabilities), on_tile=on_tile
+            predictor,
+            image,
+            with_probabilities=bool(args.probabilities),
+            on_tile=on_tile,
+            covariates=covariates,
         )
     mask = result[0] if args.probabilities else result
     report = describe(mask, run, image.notes)
+    if args.missing:
+        report["missing_channels"] = args.missing
+    if predictor.num_case_classes:
+        found = classify_volume(predictor, image, covariates).tolist()
+        report["case_classes"] = dict(zip(run.manifest["targets"], found, strict=True))
     sidecar = output.with_name(f"{stem(output)}.json")
     try:
         write_mask(output, mask, run.outputs.classes)
@@ -124,6 +158,72 @@ def stem(path):
     """Returns the file name without `.nii.gz`, `.nii` or `.png`."""
     ending = next(e for e in ENDINGS if path.name.lower().endswith(e))
     return path.name[: -len(ending)]
+
+
+def with_missing(paths, missing, run):
+    """Returns one path per channel of a run, an empty text for each that is missing."""
+    if not missing:
+        return paths
+    from data_prep.manifest import load_manifest
+
+    channels = load_manifest(run)["channels"]
+    for name in missing:
+        if name not in channels:
+            raise DataError(
+                f"--missing {name!r} is no channel of the run. {nearest(name, channels)}"
+            )
+    given = [name for name in channels if name not in missing]
+    if len(paths) != len(given):
+        raise DataError(
+            f"without {', '.join(missing)} the run takes {len(given)} channel(s) "
+            f"({', '.join(given)}), --input has {len(paths)}. Give --input once for each of them."
+        )
+    rest = iter(paths)
+    return ["" if name in missing else next(rest) for name in channels]
+
+
+def learned_to_do_without(run):
+    """Returns whether a run has seen cases that lack a channel."""
+    cases = run.manifest["cases"].values()
+    dropped = run.config.model.options.get("modality_dropout", 0)
+    return bool(dropped) or any("missing_channels" in case for case in cases)
+
+
+def read_covariates(text, predictor, manifest):
+    """Returns the encoded covariates that the network takes, or `None`."""
+    from segkit.covariates import is_missing
+    from segkit.covariates import parse_values
+    from segkit.inference.predictor import encode_covariates
+
+    columns = manifest.get("covariates", []) if predictor.num_covariates else []
+    names = [column["name"] for column in columns]
+    if bool(text) != bool(names):
+        what = f"takes the covariates {', '.join(names)}" if names else "takes no covariates"
+        mend = "Give --covariates NAME=VALUE,..." if names else "Leave out --covariates."
+        raise DataError(f"the run {what}. {mend}")
+    if not names:
+        return None
+    is_file = text.lower().endswith(".csv")
+    values = only_row(text, names) if is_file else parse_values(text)
+    unknown = [name for name in names if is_missing(values.get(name))]
+    if unknown:
+        print(f"note: not known, taken as missing: {', '.join(unknown)}", file=sys.stderr)
+    return encode_covariates(predictor, manifest, values)
+
+
+def only_row(path, names):
+    """Returns the covariates in the one row of a CSV file; other columns are left out."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--covariates: cannot read {path}: {error}.") from None
+    if len(rows) != 1 or not set(names) & set(rows[0]):
+        raise DataError(
+            f"--covariates: {path} must have one row, below columns such as {', '.join(names)}; it "
+            f"has {len(rows)}."
+        )
+    return {name: value for name, value in rows[0].items() if name in names}
 
 
 def read_input(paths, series):
@@ -203,7 +303,7 @@ def write_mask(path, mask, classes):
 
 
 def summary(report):
-    """Returns voxels and volume per class as text."""
+    """Returns voxels and volume per class, and the class of the case, as text."""
     width = max(len(entry["name"]) for entry in report["classes"])
     lines = [f"{'class':{width}}  value      voxels   volume"]
     for entry in report["classes"]:
@@ -212,6 +312,8 @@ def summary(report):
         lines.append(
             f"{entry['name']:{width}}  {entry['value']:>5}  {entry['voxels']:>10}  {volume}"
         )
+    for name, probability in report.get("case_classes", {}).items():
+        lines.append(f"class of the case {name}: {probability:.3f}")
     return "\n".join(lines)
 
 

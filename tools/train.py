@@ -13,6 +13,7 @@ from data_prep.augment import MIXING
 from data_prep.augment.policy import parse_policy
 from data_prep.augment.policy import read_policy
 from segkit.config import load_config
+from segkit.covariates import entry_names
 from segkit.errors import ConfigError
 from segkit.errors import exit_code
 from segkit.errors import nearest
@@ -97,6 +98,7 @@ def run(args):
     check_fold(config.data.fold, manifest)
     check_patch(config.data.patch_size, manifest)
     check_soft_labels(config, read_outputs(manifest["classes"], config.loss.options))
+    check_table(config, manifest)
     if args.resume:
         check_resumable(folder, config)
     progress = train(args, config, folder, data, manifest)
@@ -177,6 +179,30 @@ def check_soft_labels(config, outputs):
         )
 
 
+def check_table(config, manifest):
+    """Refuses a network that takes or tells what the data set does not say of its cases."""
+    names = {
+        "covariates": entry_names(manifest.get("covariates", [])),
+        "case_classes": manifest.get("targets", []),
+    }
+    for option, known in names.items():
+        asked = config.model.options.get(option, 0)
+        if asked and asked != len(known):
+            mend = (
+                f"Set model.{option}={len(known)}" if known else "Prepare it from a table that has"
+            )
+            raise ConfigError(
+                f"model.{option} is {asked}, the data set has {len(known)} "
+                f"({', '.join(known) or 'none'}). {mend}; see docs/fusion.md."
+            )
+        mixing = [s.name for s in parse_policy(config.augment.policy) if s.name in MIXING]
+        if asked and mixing:
+            raise ConfigError(
+                f"augment.policy: {mixing[0]} mixes cases, for which model.{option} has one answer "
+                f"each. Take it out of the policy, or set model.{option}=0."
+            )
+
+
 def check_pairs(policy, batch_size, replicas):
     """Refuses shares of a batch in which mixing would pair patches otherwise than in the whole."""
     mixing = [step.name for step in parse_policy(policy) if step.name in MIXING]
@@ -200,8 +226,10 @@ def train(args, config, folder, data, manifest):
     from data_prep.pipeline import Augmentation
     from data_prep.pipeline import build_dataset
     from data_prep.pipeline import device_augmentation
+    from data_prep.pipeline import lacks_channels
     from data_prep.reader import reading_errors
     from segkit.losses import build_loss
+    from segkit.losses.case_classes import WithCaseClasses
     from segkit.models import build_model
     from segkit.training.fit import Batches
     from segkit.training.fit import fit
@@ -223,13 +251,19 @@ def train(args, config, folder, data, manifest):
     on_device = augment.placement == "device"
     if on_device:
         check_pairs(augment.policy, config.train.batch_size, strategy.num_replicas_in_sync)
-    prepare = device_augmentation(augment, common["patch_size"], num_classes) if on_device else None
+    prepare = None
+    if on_device:
+        kept = {"keep_missing": lacks_channels(manifest)}
+        prepare = device_augmentation(augment, common["patch_size"], num_classes, **kept)
+    options = config.model.options
+    classified = bool(options.get("case_classes"))
+    table = {"with_covariates": bool(options.get("covariates")), "with_targets": classified}
 
     def build():
-        channels = outputs.num_channels
-        model = build_model(config.model.name, channels, shape, **config.model.options)
+        model = build_model(config.model.name, outputs.num_channels, shape, **options)
         ignored = {"ignore_label": outputs.ignore_label}
-        return model, build_loss(config.loss.name, **{**config.loss.options, **ignored})
+        loss = build_loss(config.loss.name, **{**config.loss.options, **ignored})
+        return model, WithCaseClasses(loss, config.train.case_weight) if classified else loss
 
     def train_batches(first_example, part):
         return build_dataset(
@@ -242,12 +276,14 @@ def train(args, config, folder, data, manifest):
             part=part,
             deterministic=config.data.deterministic,
             service=config.data.service,
+            **table,
             **common,
         )
 
     def validation_batches(part):
         count = config.train.validation_batches
-        return build_dataset(data, manifest, (validation,), part=part, batches=count, **common)
+        part = {"part": part, "batches": count}
+        return build_dataset(data, manifest, (validation,), **part, **table, **common)
 
     def inspect(first_example):
         same = {"repeats": config.data.repeats, "start_index": first_example}

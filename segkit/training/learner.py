@@ -51,7 +51,11 @@ class Learner(NamedTuple):
         """Writes the model, of its logits those at full resolution only, whole or not at all."""
         model = self.model
         if isinstance(model.output, dict):
-            kept = {name: model.output[name] for name in ("logits", "case_logits") if name in model.output}
+            kept = {
+                name: model.output[name]
+                for name in ("logits", "case_logits")
+                if name in model.output
+            }
             kept = kept if len(kept) > 1 else full_resolution(model.output)
             model = keras.Model(model.input, kept, name=model.name)
         save_model(model, path)
