@@ -20,6 +20,11 @@ TRAINING, TEST = 200, 50
 # phantom, label of the row, channels, model options, channels to leave out in turn
 RUNS = (
     ("which", "both channels", "shape,marker", {}, ("shape", "marker")),
+    ("side", "with covariates", "shape", {"covariates": 4}, ()),
+    ("which", "shape alone", "shape", {}, ()),
+    ("side", "without covariates", "shape", {}, ()),
+    ("both", "both channels", "a,b", {}, ("a", "b")),
+    ("both", "both, modality_dropout 0.5", "a,b", {"modality_dropout": 0.5}, ("a", "b")),
     (
         "which",
         "both, modality_dropout 0.5",
@@ -27,12 +32,7 @@ RUNS = (
         {"modality_dropout": 0.5},
         ("shape", "marker"),
     ),
-    ("which", "shape alone", "shape", {}, ()),
     ("which", "marker alone", "marker", {}, ()),
-    ("side", "with covariates", "shape", {"covariates": 4}, ()),
-    ("side", "without covariates", "shape", {}, ()),
-    ("both", "both channels", "a,b", {}, ("a", "b")),
-    ("both", "both, modality_dropout 0.5", "a,b", {"modality_dropout": 0.5}, ("a", "b")),
 )
 
 
@@ -58,7 +58,7 @@ def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", required=True, type=Path, help="where data and runs go")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--epochs", type=int, default=6, help="of 50 steps")
+    parser.add_argument("--epochs", type=int, default=5, help="of 50 steps")
     parser.add_argument("--phantoms", nargs="+", default=["which", "side", "both"])
     return parser.parse_args(argv)
 

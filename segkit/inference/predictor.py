@@ -50,9 +50,7 @@ class Predictor(tf.Module):
         super().__init__(name="predictor")
         if not 0 <= overlap < 1:
             raise ConfigError(f"overlap must be at least 0 and below 1, got {overlap}.")
-        taken, given = model.input_shape, model.output_shape
-        taken = taken if isinstance(taken, dict) else {"image": taken}
-        given = given if isinstance(given, dict) else {"logits": given}
+        taken, given = _shapes(model.input, "image"), _shapes(model.output, "logits")
         channels, patch_size = taken["image"][-1], tuple(patch_size)
         if len(taken["image"]) != len(patch_size) + 2:
             raise ShapeError(
@@ -186,6 +184,12 @@ class Predictor(tf.Module):
             class_order=self.class_order,
             with_probabilities=with_probabilities,
         )
+
+
+def _shapes(tensors, name):
+    """Shapes by name; `name` is that of a single tensor."""
+    named = tensors if isinstance(tensors, dict) else {name: tensors}
+    return {key: tuple(tensor.shape) for key, tensor in named.items()}
 
 
 def _compiled(model, patch_size, channels, num_covariates):

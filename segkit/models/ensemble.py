@@ -61,7 +61,7 @@ def stack(bases, kernel, bias):
 
 def _run(members):
     """Returns the common inputs and the logits of each member."""
-    shapes = [(member.input_shape, member.output_shape) for member in members]
+    shapes = [(_shapes(member.input), _shapes(member.output)) for member in members]
     for number, (taken, given) in enumerate(shapes):
         if (taken, given) != shapes[0]:
             raise ShapeError(
@@ -78,3 +78,10 @@ def _run(members):
         inputs = keras.Input(taken[1:], name="image")
     outputs = [member(inputs) for member in members]
     return inputs, [out["logits"] if isinstance(out, dict) else out for out in outputs]
+
+
+def _shapes(tensors):
+    """The shape of a tensor, or a dict of those of several."""
+    if isinstance(tensors, dict):
+        return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return tuple(tensors.shape)

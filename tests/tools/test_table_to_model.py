@@ -85,8 +85,8 @@ def test_training_minimises_the_loss_of_voxels_and_of_cases(trained):
     assert float(row["train_loss"]) == pytest.approx(sum(terms), rel=1e-4)
     assert terms[-1] > 0
     model = load_run(trained).model
-    assert model.input_shape["covariates"] == (None, 4)
-    assert set(model.output_shape) == {"logits", "case_logits"}
+    assert model.input["covariates"].shape == (None, 4)
+    assert set(model.output) == {"logits", "case_logits"}
 
 
 def test_evaluate_scores_the_classes_of_cases_with_the_covariates_of_each(trained):
