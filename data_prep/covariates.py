@@ -80,11 +80,12 @@ def covariate_vectors(manifest):
     """Returns the covariates of all cases as the network takes them.
 
     Args:
-        manifest: The data set's manifest, as a dict, with covariates.
+        manifest: The data set's manifest, as a dict.
 
     Returns:
-        `(ids, vectors)`: list of case ids, and float32 `(cases, width)`.
+        `(ids, vectors)`: list of case ids, and float32 `(cases, width)`; without covariates a
+        width of 0.
     """
-    columns, cases = manifest["covariates"], manifest["cases"]
-    vectors = [encode(columns, entry["covariates"]) for entry in cases.values()]
+    columns, cases = manifest.get("covariates", []), manifest["cases"]
+    vectors = [encode(columns, entry.get("covariates", {})) for entry in cases.values()]
     return list(cases), np.stack(vectors)

@@ -342,22 +342,15 @@ def out_of_fold(bases, stacking):
     from segkit.inference.predictor import predictor_of
 
     first, samples = bases[0][0], []
-    data, known = first.config.data.path, {}
-    if "covariates" in first.manifest:
-        known = dict(zip(*covariate_vectors(first.manifest), strict=True))
+    data, seed = first.config.data.path, first.config.train.seed
+    known = dict(zip(*covariate_vectors(first.manifest), strict=True))
     whole_cases = runpy.run_path(str(TOOLS / "evaluate.py"))["whole_cases"]
     for fold, runs in enumerate(zip(*bases, strict=True)):
         predictors = [predictor_of(run) for run in runs]
         cases = whole_cases(data, first.manifest, f"fold{fold}")
         samples.append(
             stacking.join(
-                stacking.sample(
-                    predictors,
-                    image,
-                    label,
-                    [first.config.train.seed, seed_of(case)],
-                    known.get(case),
-                )
+                stacking.sample(predictors, image, label, [seed, seed_of(case)], known[case])
                 for case, image, label, truth in tqdm(cases, desc=f"fold{fold}", disable=None)
                 if truth is not None
             )
