@@ -205,10 +205,11 @@ def read_covariates(text, predictor, manifest):
         return None
     is_file = text.lower().endswith(".csv")
     values = only_row(text, names) if is_file else parse_values(text)
+    encoded = encode_covariates(predictor, manifest, values)
     unknown = [name for name in names if is_missing(values.get(name))]
     if unknown:
         print(f"note: not known, taken as missing: {', '.join(unknown)}", file=sys.stderr)
-    return encode_covariates(predictor, manifest, values)
+    return encoded
 
 
 def only_row(path, names):

@@ -38,7 +38,7 @@ class ModalityFusion(keras.layers.Layer):
         features = ops.stack(features, axis=-2)
         scores = ops.cast(ops.sum(features * self.kernel, axis=-1) + self.bias, "float32")
         there = ops.reshape(there, (-1, *(1 for _ in scores.shape[1:-1]), scores.shape[-1]))
-        # Far below any score: in float32 nothing is left of the score, and its weight is 0.
+        # Not minus infinity: where no modality is there, all weigh the same instead of NaN.
         weights = ops.softmax(ops.where(there > 0, scores, -1e9), axis=-1)
         weights = ops.cast(weights, self.compute_dtype)
         return ops.sum(features * weights[..., None], axis=-2)
