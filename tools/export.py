@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from segkit import __version__
+from segkit.covariates import encode
 from segkit.errors import DataError
 from segkit.errors import ExportError
 from segkit.errors import exit_code
@@ -74,12 +75,13 @@ def export(args):
     parity = json.loads((path / "assets" / CARD).read_text(encoding="utf-8"))["parity"]
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     weights = sum(int(np.prod(w.shape)) * w.dtype.size for w in predictor.variables)
+    inputs = "image=..., spacing_mm=..." + ", covariates=..." * bool(predictor.num_covariates)
     print(
         f"{path}: {size / 1e6:.1f} MB, of these {weights / 1e6:.1f} MB weights\n"
         f"Checked on {parity['examples']} {origin}: same masks, probabilities within "
         f"{parity['max_probability_difference']:.1g}\n\n"
         f"Load it:   model = tf.saved_model.load({str(path)!r})\n"
-        f"           model.signatures['mask'](image=..., spacing_mm=...)['mask']\n"
+        f"           model.signatures['mask']({inputs})['mask']\n"
         "Serve it:  tensorflow_model_server --rest_api_port=8501 "
         f"--model_name={short_name(run.config.model.name)} --model_base_path={folder.resolve()}\n"
         "Axes, units and a complete example: docs/export.md"
@@ -103,7 +105,13 @@ def describe(run):
         "orientation": preprocess["orientation"],
         "spacing_mm": preprocess["spacing_mm"],
         "patch_size": list(run.config.data.patch_size),
+        **({"covariates": run.manifest["covariates"]} if takes_covariates(run) else {}),
     }
+
+
+def takes_covariates(run):
+    """Returns whether the network of a run takes covariates."""
+    return bool(run.config.model.options.get("covariates"))
 
 
 def choose_examples(run, count):
@@ -113,17 +121,27 @@ def choose_examples(run, count):
     sides = [-(-3 * n // 2) for n in run.config.data.patch_size]
     sides = [4, *sides] if len(sides) == 2 else sides
     try:
-        images, origin = validation_images(run, count), "validation case(s)"
+        named, origin = validation_images(run, count), "validation case(s)"
     except DataError as error:
         print(f"warning: {error} Checking on noise instead.", file=sys.stderr)
         rng, origin = np.random.default_rng(0), "volume(s) of noise"
         shape = (*sides, len(run.channels))
-        images = [rng.normal(size=shape).astype(np.float32) for _ in range(count)]
-    return [(centre(image, sides), spacing) for image in images], origin
+        named = {n: rng.normal(size=shape).astype(np.float32) for n in range(count)}
+    known = covariates_of(run, named)
+    return [(centre(image, sides), spacing, *known[case]) for case, image in named.items()], origin
+
+
+def covariates_of(run, cases):
+    """Returns for each case a tuple of its encoded covariates; an empty one where none are due."""
+    if not takes_covariates(run):
+        return dict.fromkeys(cases, ())
+    entries, columns = run.manifest["cases"], run.manifest["covariates"]
+    values = {case: entries.get(case, {}).get("covariates", {}) for case in cases}
+    return {case: (encode(columns, found),) for case, found in values.items()}
 
 
 def validation_images(run, count):
-    """Returns up to `count` prepared images; a part of each where cases are stored in chunks."""
+    """Returns up to `count` prepared images by case; a part of each that is stored in chunks."""
     from data_prep.manifest import load_manifest
     from data_prep.manifest import shard_files
     from data_prep.records import decode_numpy
@@ -135,8 +153,8 @@ def validation_images(run, count):
             chunk = decode_numpy(record)
             images.setdefault(chunk.case_id, chunk.image[..., : len(run.channels)])
             if len(images) == count:
-                return list(images.values())
-    return list(images.values())
+                return images
+    return images
 
 
 def centre(image, sides):
