@@ -138,8 +138,8 @@ def run_job(args):
         make_strategy(f"{args.devices}:1")
     run = load_run(args.run)
     data = Path(args.data or run.config.data.path)
-    manifest = matching_manifest(data, run)
     predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
+    manifest = matching_manifest(data, run, predictor)
     return Job(
         header={"run": run.folder.name},
         data=data,
@@ -233,13 +233,13 @@ def with_method(name, options, num_classes, normalization):
     return segment
 
 
-def matching_manifest(data, run):
+def matching_manifest(data, run, predictor):
     """Returns the data set's manifest after checking that the run was trained for such data."""
     from data_prep.manifest import load_manifest
 
     manifest = load_manifest(data)
-    table = {"covariates": "covariates", "case_classes": "targets"}
-    used = [key for option, key in table.items() if run.config.model.options.get(option)]
+    table = {"covariates": predictor.num_covariates, "targets": predictor.num_case_classes}
+    used = [key for key, number in table.items() if number]
     for key in ("channels", "classes", "preprocess", *used):
         if manifest.get(key) != run.manifest[key]:
             raise DataError(

@@ -69,9 +69,12 @@ def export(args):
             "SavedModel cannot hold it. Use tools/predict.py."
         )
     predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
-    examples, origin = choose_examples(run, args.check)
+    examples, origin = choose_examples(run, args.check, bool(predictor.num_covariates))
     folder = Path(args.out) if args.out else run.folder / "saved_model"
-    path = export_saved_model(predictor, folder, examples=examples, card=describe(run))
+    card = describe(run)
+    if predictor.num_covariates:
+        card["covariates"] = run.manifest["covariates"]
+    path = export_saved_model(predictor, folder, examples=examples, card=card)
     parity = json.loads((path / "assets" / CARD).read_text(encoding="utf-8"))["parity"]
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     weights = sum(int(np.prod(w.shape)) * w.dtype.size for w in predictor.variables)
@@ -105,16 +108,10 @@ def describe(run):
         "orientation": preprocess["orientation"],
         "spacing_mm": preprocess["spacing_mm"],
         "patch_size": list(run.config.data.patch_size),
-        **({"covariates": run.manifest["covariates"]} if takes_covariates(run) else {}),
     }
 
 
-def takes_covariates(run):
-    """Returns whether the network of a run takes covariates."""
-    return bool(run.config.model.options.get("covariates"))
-
-
-def choose_examples(run, count):
+def choose_examples(run, count, with_covariates):
     """Returns `(examples, what they are)`: validation cases, or noise where there is no data."""
     spacing = np.array(run.manifest["preprocess"]["spacing_mm"] or (1, 1, 1), np.float32)
     spacing = (spacing * SPACING_FACTORS).astype(np.float32)
@@ -127,17 +124,16 @@ def choose_examples(run, count):
         rng, origin = np.random.default_rng(0), "volume(s) of noise"
         shape = (*sides, len(run.channels))
         named = {n: rng.normal(size=shape).astype(np.float32) for n in range(count)}
-    known = covariates_of(run, named)
-    return [(centre(image, sides), spacing, *known[case]) for case, image in named.items()], origin
+    examples = [(centre(image, sides), spacing) for image in named.values()]
+    if with_covariates:
+        examples = [(*e, covariates_of(run, c)) for e, c in zip(examples, named, strict=True)]
+    return examples, origin
 
 
-def covariates_of(run, cases):
-    """Returns for each case a tuple of its encoded covariates; an empty one where none are due."""
-    if not takes_covariates(run):
-        return dict.fromkeys(cases, ())
-    entries, columns = run.manifest["cases"], run.manifest["covariates"]
-    values = {case: entries.get(case, {}).get("covariates", {}) for case in cases}
-    return {case: (encode(columns, found),) for case, found in values.items()}
+def covariates_of(run, case):
+    """Returns the encoded covariates of a case; all are missing values of one that is not known."""
+    known = run.manifest["cases"].get(case, {}).get("covariates", {})
+    return encode(run.manifest["covariates"], known)
 
 
 def validation_images(run, count):

@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from segkit.metrics.counts import counter
-from segkit.metrics.counts import dice_from_counts
+from segkit.metrics.ratios import dice_from_counts
 from segkit.outputs import read_outputs
 from segkit.regions import class_map
 from segkit.training.overlay import panel

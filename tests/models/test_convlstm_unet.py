@@ -8,7 +8,7 @@ from segkit.errors import ConfigError
 from segkit.errors import ShapeError
 from segkit.losses import build_loss
 from segkit.metrics.counts import class_counts
-from segkit.metrics.counts import dice_from_counts
+from segkit.metrics.ratios import dice_from_counts
 from segkit.models import build_model
 
 SMALL = {"filters": 8, "downsamplings": 1, "convs_per_stage": 1}
