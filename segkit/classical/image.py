@@ -95,7 +95,8 @@ def resampled(volume, side_mm):
         side_mm: Length of a voxel's sides, in mm.
 
     Raises:
-        ConfigError: If the length is not positive, or the grid would have over 2**27 voxels.
+        ConfigError: If the length is not positive, or the grid would have one voxel, or over
+            2**27.
     """
     from skimage.transform import resize  # takes a second
 
@@ -106,6 +107,8 @@ def resampled(volume, side_mm):
     ]
     if tuple(shape) == volume.shape:
         return volume
+    if math.prod(shape) == 1:
+        raise ConfigError(f"method.grid_mm is {side_mm:g}, more than the image. Take less.")
     if math.prod(shape) > MAX_VOXELS:
         raise ConfigError(
             f"method.grid_mm is {side_mm:g}, which makes {math.prod(shape)} voxels of the image; "

@@ -9,6 +9,7 @@ from segkit.classical.image import check_positive
 from segkit.classical.image import check_size
 from segkit.classical.levels import class_of_intensity
 from segkit.classical.seeds import markers
+from segkit.errors import DataError
 
 MAX_VOXELS = 1_000_000  # some minutes: one linear system per class, one unknown per voxel
 CROSS = ndimage.generate_binary_structure(3, 1)
@@ -46,6 +47,7 @@ def random_walker(
 
     Raises:
         ConfigError: If the image is too large, or `seeds` and `classes` are both given.
+        DataError: If no voxel is a seed by the rule, because of noise.
 
     Reference:
         Grady, "Random walks for image segmentation", IEEE Transactions on Pattern Analysis and
@@ -84,4 +86,9 @@ def _sure(volume, num_classes, classes):
     indices = to_class(volume.array)
     low = ndimage.minimum_filter(indices, footprint=CROSS, mode="nearest")
     high = ndimage.maximum_filter(indices, footprint=CROSS, mode="nearest")
+    if not (low == high).any():
+        raise DataError(
+            "random_walker finds no voxel whose neighbours are of its own level of intensity. Set "
+            "method.smooth_mm, or give method.seeds."
+        )
     return np.where(low == high, indices.astype(np.int32) + 1, 0)

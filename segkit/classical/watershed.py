@@ -87,4 +87,6 @@ def _minima(relief, depth):
 
     height = depth * float(np.percentile(relief, 99))
     filled = reconstruction(relief + height, relief, method="erosion") if height else relief
+    if filled.min() == filled.max():  # no minimum is as deep: all is one basin
+        return np.ones(relief.shape, np.int32)
     return ndimage.label(local_minima(filled), structure=np.ones((3, 3, 3)))[0]

@@ -89,6 +89,7 @@ def test_a_crop_keeps_its_place():
         ({"smooth_mm": -1.0}, "smooth_mm must be at least 0"),
         ({"grid_mm": 0.0}, "grid_mm must be above 0"),
         ({"grid_mm": 1e-3}, "Take larger voxels"),
+        ({"grid_mm": 50.0}, "grid_mm is 50, more than the image"),
         ({"box": [[0, 1], [0, 1]]}, "three pairs"),
         ({"box": [[0, 1], [0.5, 0.2], [0, 1]]}, "two increasing shares"),
         ({"box": [[0, 1], [0, 1], [0.5, 1.2]]}, "from 0 to 1"),

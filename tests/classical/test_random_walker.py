@@ -6,6 +6,7 @@ from segkit.classical import random_walker as module
 from segkit.classical import segment
 from segkit.classical.random_walker import random_walker
 from segkit.errors import ConfigError
+from segkit.errors import DataError
 from segkit.volume import Volume
 
 AFFINE = np.diag([1.0, 1.0, 3.0, 1.0])[:, [2, 1, 0, 3]]
@@ -57,6 +58,12 @@ def test_images_that_take_too_long_are_refused_with_a_grid_that_does_not(monkeyp
         segment("random_walker", halves(), 2)
     grid_mm = float(str(error.value).split("grid_mm=")[1].rstrip("."))
     assert segment("random_walker", halves(), 2, grid_mm=grid_mm).shape == (5, 12, 16)
+
+
+def test_a_chequerboard_has_no_voxel_to_start_from():
+    board = Volume((np.indices((1, 8, 8)).sum(axis=0) % 2).astype(np.float32))
+    with pytest.raises(DataError, match="no voxel whose neighbours"):
+        random_walker(board, 2)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,14 @@ def test_deeper_basins_are_fewer():
     assert shallow[8, 8] == deep[8, 8] == 2
 
 
+def test_an_image_without_a_deep_basin_is_one_region():
+    ramp = Volume(np.arange(12, dtype=np.float32).reshape(1, 1, 12))
+    # The gradient is 1, at both ends 1/2: no basin is 0.9 deep. The mean, 5.5, is above the
+    # cut, just above 5.
+    assert watershed(ramp, 2, sigma_mm=0.0, depth=0.9).tolist() == [[[1] * 12]]
+    assert watershed(ramp, 2, sigma_mm=0.0, depth=0.2).tolist() == [[[0] * 6 + [1] * 6]]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

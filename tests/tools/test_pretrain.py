@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow  # noqa: F401 - seen by conftest, which then gives it two devices
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_prep.convert import Options
 from data_prep.convert import convert
@@ -65,6 +66,10 @@ def test_it_reads_the_other_folds_and_writes_a_run_folder(finished):
     assert len(rows) == 2
     assert float(rows[1]["validation_loss"]) < float(rows[0]["validation_loss"])
     assert float(rows[1]["validation_r2"]) > float(rows[0]["validation_r2"])
+    log = EventAccumulator(str(finished.folder / "logs/validation"), {"tensors": 0}).Reload()
+    wanted = {f"input_target_output/{n}" for n in range(4)} | {"loss", "r2"}
+    assert wanted <= set(log.Tags()["tensors"])
+    assert len(log.Tensors("input_target_output/0")) == 2
 
 
 def test_replicas_and_placement_change_nothing(phantom_data, finished, tmp_path):
