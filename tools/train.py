@@ -185,17 +185,17 @@ def check_table(config, manifest):
         "covariates": entry_names(manifest.get("covariates", [])),
         "case_classes": manifest.get("targets", []),
     }
+    mixing = [s.name for s in parse_policy(config.augment.policy) if s.name in MIXING]
     for option, known in names.items():
         asked = config.model.options.get(option, 0)
         if asked and asked != len(known):
             mend = (
-                f"Set model.{option}={len(known)}" if known else "Prepare it from a table that has"
+                f"Set model.{option}={len(known)}" if known else "Prepare it from a table with some"
             )
             raise ConfigError(
                 f"model.{option} is {asked}, the data set has {len(known)} "
                 f"({', '.join(known) or 'none'}). {mend}; see docs/fusion.md."
             )
-        mixing = [s.name for s in parse_policy(config.augment.policy) if s.name in MIXING]
         if asked and mixing:
             raise ConfigError(
                 f"augment.policy: {mixing[0]} mixes cases, for which model.{option} has one answer "
