@@ -36,7 +36,7 @@ def check_table(config, manifest):
         asked = config.model.options.get(option, 0)
         if asked and asked != len(known):
             mend = (
-                f"Set model.{option}={len(known)}" if known else "Prepare it from a table that has"
+                f"Set model.{option}={len(known)}" if known else "Prepare it from a table with some"
             )
             raise ConfigError(
                 f"model.{option} is {asked}, the data set has {len(known)} "
