@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,10 +12,14 @@ import tensorflow as tf
 from data_prep.convert import Options
 from data_prep.convert import convert
 from data_prep.layouts import scan_source
+from segkit.config import Component
 from segkit.covariates import encode
 from segkit.io import read_label
 from segkit.io.nifti import write_nifti
+from segkit.models.ensemble import average
+from segkit.training.run import create_run
 from segkit.training.run import load_run
+from segkit.training.run import save_model
 from segkit.volume import Volume
 from tools import evaluate
 from tools import export
@@ -152,6 +157,22 @@ def test_the_export_takes_encoded_covariates(trained, tmp_path):
     ]
     assert found[0].shape == (2, 20, 18, 2)
     assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+def test_an_ensemble_of_networks_with_covariates_is_exported_and_scored(trained, tmp_path):
+    run = load_run(trained)
+    config = replace(run.config, model=Component("ensemble", {"members": ["one"]}))
+    create_run(tmp_path / "ensemble", config, run.manifest)
+    save_model(average([run.model]), tmp_path / "ensemble" / "model.keras")
+    folder = ["--run", str(tmp_path / "ensemble")]
+    assert export.main([*folder, "--out", str(tmp_path / "model"), "--check", "1"]) == 0
+    card = json.loads((tmp_path / "model" / "1" / "assets" / "segkit.json").read_text())
+    assert card["covariates"] == run.manifest["covariates"]
+    assert evaluate.main([*folder, "--split", "test", "--devices", "cpu"]) == 0
+    report = tmp_path / "ensemble" / "evaluation" / "test" / "results.json"
+    (scores,) = json.loads(report.read_text())["per_case"].values()
+    assert scores["dice"][0] > 0
+    assert "case_class" not in scores  # ensembles give masks only
 
 
 def test_wrong_covariates_are_one_line(table, trained, tmp_path, mistake):
