@@ -67,7 +67,7 @@ def test_a_network_with_covariates_and_classes_of_cases_stays_the_same():
     model = build_model("fusion_unet", 3, (8, 12, 2), **options)
     rng = np.random.default_rng(0)
     shapes = {"image": (4, 8, 12, 2), "covariates": (4, 3)}
-    inputs = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    inputs = {n: tf.constant(rng.normal(size=shape), tf.float32) for n, shape in shapes.items()}
     with step_context(tf.constant(KEYS)):
         expected, found = model(inputs, training=True), rematerialized(model)(inputs)
     assert found.keys() == expected.keys()
