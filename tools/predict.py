@@ -164,15 +164,14 @@ def by_network(args):
         about = {"missing_channels": args.missing} if args.missing else {}
         if args.missing:
             warn_of_missing(run)
-        wanted, more = bool(args.probabilities), {"covariates": covariates}
+        options = {"with_probabilities": bool(args.probabilities), "covariates": covariates}
         with progress() as on_tile:
-            more["on_tile"] = on_tile
-            result = predict_volume(predictor, image, with_probabilities=wanted, **more)
+            result = predict_volume(predictor, image, on_tile=on_tile, **options)
         if predictor.num_case_classes:
             found = classify_volume(predictor, image, covariates).tolist()
             about["case_classes"] = dict(zip(run.manifest["targets"], found, strict=True))
         source = {"run": run.folder.resolve().name, "model": run.config.model.name}
-        mask, probabilities = result if wanted else (result, None)
+        mask, probabilities = result if args.probabilities else (result, None)
         return Found(source, mask, run.outputs.classes, probabilities, about)
 
     return segment
@@ -180,8 +179,8 @@ def by_network(args):
 
 def by_method(args):
     """Returns the function from the input `Volume` to what a method without training finds."""
-    refuse(args, "--run", probabilities=None, overlap=None, mirror=None, devices=None)
-    refuse(args, "--run", missing=[], covariates=None)
+    of_run = ("covariates", "probabilities", "overlap", "mirror", "devices")
+    refuse(args, "--run", missing=[], **dict.fromkeys(of_run))
     options = parse_options(args.method, args.set)
     source = {"method": args.method, "options": options}
     if args.data:
