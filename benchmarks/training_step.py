@@ -134,7 +134,8 @@ def print_profile(args):
         for event in (e for line in plane.lines for e in line.events):
             name = plane.event_metadata[event.metadata_id].name  # "node:Operation", "Class::call"
             node, _, operation = name.rpartition(":")
-            if node and not node.endswith(":") and operation not in CALLS:
+            is_operation = operation.isidentifier() and operation not in CALLS
+            if node and not node.endswith(":") and is_operation:
                 times[operation] += event.duration_ps / 1e9
     total = sum(times.values())
     print(f"{seconds / args.steps * 1e3:.0f} ms per step\n")
