@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep import covariates
 from data_prep.fingerprint import make_fingerprint
 from data_prep.fingerprint import measure_cases
 from data_prep.fingerprint import seed_of
@@ -183,7 +184,7 @@ def _request(dataset, options, digests):
         "options": {k: v for k, v in asdict(options).items() if v is not None or k not in CASCADE},
         "cases": {
             case.id: {"patient": seed_of(case.patient), "test": case.held_back}
-            | {"source_sha256": digests[case.id]}
+            | {"source_sha256": digests[case.id], **covariates.stated(case)}
             for case in dataset.cases
         },
     }
@@ -260,7 +261,8 @@ def _decide(dataset, options, splits, workers, report):
         num_channels=len(dataset.channels),
         **chunking,
     )
-    return {
+    stated = {case.id: covariates.stated(case) for case in dataset.cases if case.id in facts}
+    return covariates.fit(stated, splits) | {
         "preprocess": plan.as_json(),
         "chunking": chunking,
         "fingerprint": fingerprint.as_json(),
@@ -352,7 +354,7 @@ def _write_shard(job, out, dataset, plan, chunk, overlap):
         for case, sha256 in cases:
             if dataset.digest(case) != sha256:
                 raise DataError(
-                    f"{case.images[0]} or its label changed during the conversion. Run it again "
+                    f"{case.first_image} or its label changed during the conversion. Run it again "
                     "with --overwrite."
                 )
             yield from map(encode, case_chunks(case, dataset, plan, chunk=chunk, overlap=overlap))
@@ -379,9 +381,10 @@ def _manifest(state, shards):
         "cases": {
             case: entry
             | {"group": groups[request["cases"][case]["patient"]]}
-            | {"source_sha256": request["cases"][case]["source_sha256"]}
+            | {k: v for k, v in request["cases"][case].items() if k not in ("patient", "test")}
             for case, entry in state["cases"].items()
         },
+        **{key: state[key] for key in ("covariates", "targets") if key in state},
         "skipped": state["skipped"],
         "shards": shards,
     }

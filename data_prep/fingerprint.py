@@ -101,8 +101,8 @@ def measure(case, dataset):
         `(facts, samples)`: a JSON-ready dict (source `shape`, `affine`, nonzero `box`, that of the
         priors, if any, as `prior_box`, `class_voxels` or `None`, `lowest` and `highest` value
         per channel, `notes`), and intensities of up to 10 000 foreground voxels, none of the
-        class to be ignored, float32, shape `(n, channels)`; the same voxels in every run. Without
-        a label, nonzero voxels stand for the foreground.
+        class to be ignored, float32, shape `(n, channels)`, NaN in a missing channel; the same
+        voxels in every run. Without a label, nonzero voxels stand for the foreground.
 
     Raises:
         DataError: The case cannot be read, or holds NaN or a label value that is no class.
@@ -110,13 +110,14 @@ def measure(case, dataset):
     """
     image, label = dataset.read(case)
     array = image.array if image.array.ndim == 4 else image.array[..., None]
+    missing = case.missing_channels
     if array.shape[3] != len(dataset.channels):
         raise ShapeError(
-            f"{case.images[0]}: {array.shape[3]} channel(s) where the data set has "
+            f"{case.first_image}: {array.shape[3]} channel(s) where the data set has "
             f"{len(dataset.channels)} ({', '.join(dataset.channels)})."
         )
     if not np.isfinite(array).all():
-        raise DataError(f"{case.images[0]}: holds NaN or infinite values. Repair or remove it.")
+        raise DataError(f"{case.first_image}: holds NaN or infinite values. Repair or remove it.")
     voxels, foreground = None, array.any(axis=-1)
     if dataset.classes:
         if label is None and not case.held_back:
@@ -137,7 +138,9 @@ def measure(case, dataset):
     priors = count_priors(dataset.channels)
     if priors:
         facts["prior_box"] = nonzero_box(array[..., -priors:])
-    return facts, _sample(array, foreground, case.id)
+    samples = _sample(array, foreground, case.id)
+    samples[:, missing] = np.nan
+    return facts, samples
 
 
 def checked_indices(case, image, label, classes):
@@ -176,7 +179,7 @@ def make_fingerprint(facts, samples):
         `Fingerprint`.
 
     Raises:
-        DataError: No case has a foreground voxel.
+        DataError: No case has a foreground voxel, or none has a certain channel.
     """
     pooled = np.concatenate([samples[case] for case in facts]).astype(np.float64)
     if not len(pooled):
@@ -195,7 +198,7 @@ def make_fingerprint(facts, samples):
         relative_size=float(np.median(relative)),
         flat=all(f["shape"][0] == 1 and f["affine"] == default for f in facts.values()),
         intensities=tuple(
-            _statistics(values)
+            _statistics(values, channel)
             | {
                 "lowest": min(f["lowest"][channel] for f in facts.values()),
                 "highest": max(f["highest"][channel] for f in facts.values()),
@@ -240,7 +243,10 @@ def _canonical(facts):
     return spacing, [facts["box"][axis][1] - facts["box"][axis][0] for axis in order]
 
 
-def _statistics(values):
+def _statistics(values, channel):
+    values = values[~np.isnan(values)]
+    if not len(values):
+        raise DataError(f"all cases with foreground lack channel {channel}. Leave it out.")
     low, median, high = np.percentile(values, (0.5, 50, 99.5))
     return {
         "mean": float(values.mean()),

@@ -8,6 +8,7 @@ random numbers, to be augmented by `device_augmentation` inside the training ste
 
 import math
 import os
+from functools import partial
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -22,6 +23,8 @@ from data_prep.augment.crop import random_start
 from data_prep.augment.policy import parse_policy
 from data_prep.augment.random import make_keys
 from data_prep.augment.random import uniform
+from data_prep.covariates import covariate_vectors
+from data_prep.covariates import target_indices
 from data_prep.reader import OPEN_FILES
 from data_prep.reader import examples_per_round
 from data_prep.reader import find_shards
@@ -71,6 +74,8 @@ def build_dataset(
     start_index=0,
     part=(0, 1),
     with_cases=False,
+    with_covariates=False,
+    with_targets=False,
     batches=None,
     memory_bytes=1 << 31,
     num_parallel_calls=None,
@@ -101,6 +106,11 @@ def build_dataset(
             several workers.
         with_cases: Yield `(case, image, label)`, with the case of each example, a string, in
             front; only for placement `"input"`.
+        with_covariates: Yield `{"image", "covariates"}` in place of the image, with the
+            covariates of each example's case, float32 `(batch, width)`; where a policy mixes
+            examples, those of the first one.
+        with_targets: Yield `{"label", "target"}` in place of the label, with the class of each
+            example's case, int32 `(batch,)`, -1 where it is not known.
         batches: Number of batches after which the stream ends, the same ones in every
             iteration (validation); `None`: it never ends (training).
         memory_bytes: The stream never holds more: up to half for records, which are kept in
@@ -149,15 +159,16 @@ def build_dataset(
         stop=None if batches is None else start_index + batches * batch_size,
         memory_bytes=for_records,
     )
-    make_example, make_batch = _makers(
+    keys_of = partial(_keys_of, seed, batch_size)
+    make_example = _example_maker(
+        manifest, augment, keys_of, patch_size, box, foreground_fraction, labels
+    )
+    make_batch = _batch_maker(
         manifest,
-        patch_size,
-        box,
-        batch_size,
-        seed,
-        foreground_fraction,
-        labels,
         augment,
+        keys_of,
+        _lookup("image", "covariates", covariate_vectors(manifest) if with_covariates else None),
+        _lookup("label", "target", target_indices(manifest) if with_targets else None),
         with_cases,
     )
     number, count = part
@@ -179,7 +190,7 @@ def build_dataset(
     return dataset.with_options(options)
 
 
-def device_augmentation(augment, patch_size, num_classes, *, priors=0):
+def device_augmentation(augment, patch_size, num_classes, *, priors=0, keep_missing=False):
     """Returns the function that augments a batch inside the training step.
 
     Args:
@@ -187,6 +198,8 @@ def device_augmentation(augment, patch_size, num_classes, *, priors=0):
         patch_size: As in `build_dataset`.
         num_classes: Number of classes, background included.
         priors: Number of the data set's channels that are priors.
+        keep_missing: Leave a channel that is 0 throughout a patch at 0, as the stream does of a
+            data set that `lacks_channels`.
 
     Returns:
         Function from the elements of `build_dataset` with placement `"device"`, whole or a
@@ -194,19 +207,27 @@ def device_augmentation(augment, patch_size, num_classes, *, priors=0):
     """
 
     @tf.autograph.experimental.do_not_convert
-    def change(image, label, example_keys, batch_keys, spacing_mm):
-        return augment_batch(
-            image,
-            label,
+    def change(inputs, labels, example_keys, batch_keys, spacing_mm):
+        image, label = augment_batch(
+            inputs["image"] if isinstance(inputs, dict) else inputs,
+            labels["label"] if isinstance(labels, dict) else labels,
             Keys(example_keys, batch_keys),
             patch=tuple(patch_size),
             spacing_mm=spacing_mm,
             num_classes=num_classes,
             priors=priors,
+            keep_missing=keep_missing,
             **augment.options,
         )
+        inputs = {**inputs, "image": image} if isinstance(inputs, dict) else image
+        return inputs, {**labels, "label": label} if isinstance(labels, dict) else label
 
     return change
+
+
+def lacks_channels(manifest):
+    """Returns whether some case of a data set lacks a channel."""
+    return any("missing_channels" in case for case in manifest.get("cases", {}).values())
 
 
 def margin(augment, patch_size, manifest):
@@ -218,19 +239,25 @@ def margin(augment, patch_size, manifest):
     return reach(parse_policy(augment.policy), patch_size, spacing, share=0.99)
 
 
-def _makers(
-    manifest, patch_size, box, batch_size, seed, foreground_fraction, labels, augment, with_cases
-):
-    """The functions from a record to an example, and from a batch of those to what leaves."""
-    channels, num_classes = len(manifest["channels"]), len(manifest["classes"]) or 1
+def _changes(augment, manifest):
+    """The keyword arguments of augmentation that go with a data set."""
+    return {
+        **augment.options,
+        "num_classes": len(manifest["classes"]) or 1,
+        "priors": count_priors(manifest["channels"]),
+        "keep_missing": lacks_channels(manifest),
+    }
+
+
+def _keys_of(seed, batch_size, index):
+    return Keys(make_keys(seed, index), make_keys(seed, -1 - index // batch_size))
+
+
+def _example_maker(manifest, augment, keys_of, patch_size, box, foreground_fraction, labels):
+    """The function from a record to an example."""
+    channels, options = len(manifest["channels"]), _changes(augment, manifest)
     patch, box = ((1,) * (3 - len(sides)) + tuple(sides) for sides in (patch_size, box))
     before = [(outer - inner) // 2 for outer, inner in zip(box, patch, strict=True)]
-    on_device = augment.placement == "device"
-    options = {**augment.options, "num_classes": num_classes}
-    options["priors"] = count_priors(manifest["channels"])
-
-    def keys_of(index):
-        return Keys(make_keys(seed, index), make_keys(seed, -1 - index // batch_size))
 
     @tf.autograph.experimental.do_not_convert
     def make_example(index, serialized):
@@ -241,7 +268,7 @@ def _makers(
         keys = keys_of(index[None])
         draws = uniform(keys.example, _PLACE, 5)[0]
         start = random_start(record, patch, is_forced(index, foreground_fraction), draws)
-        if options["steps"] and not on_device:
+        if options["steps"] and augment.placement != "device":
             image, label = augment_record(record, start, patch, keys, **options)
         else:
             image, label = crop(record, start - before, box)
@@ -250,16 +277,42 @@ def _makers(
         spacing = tf.cast(record["spacing_mm"], tf.float32)
         return record["case_id"], image, tf.cast(label, tf.int32), index, spacing
 
+    return make_example
+
+
+def _batch_maker(manifest, augment, keys_of, inputs_of, labels_of, with_cases):
+    """The function from a batch of examples to what leaves the stream."""
+    options = _changes(augment, manifest)
+    mixing = [options[key] for key in ("num_classes", "priors")]
+
     @tf.autograph.experimental.do_not_convert
     def make_batch(case, image, label, index, spacing_mm):
         keys = keys_of(index)
-        if on_device:
-            return image, label, keys.example, keys.batch, spacing_mm
-        steps, priors = options["steps"], options["priors"]
-        batch = mix(image, label, keys, steps, spacing_mm, num_classes, priors)
+        if augment.placement == "device":
+            inputs, labels = inputs_of(case, image), labels_of(case, label)
+            return inputs, labels, keys.example, keys.batch, spacing_mm
+        image, label = mix(image, label, keys, options["steps"], spacing_mm, *mixing)
+        batch = inputs_of(case, image), labels_of(case, label)
         return (case, *batch) if with_cases else batch
 
-    return make_example, make_batch
+    return make_batch
+
+
+def _lookup(name, beside, known):
+    """The function from the cases of a batch and a tensor to what leaves the stream.
+
+    `known` is a list of case ids and an array of what is known of them, which goes out under the
+    name `beside`; `None`: the tensor goes out alone.
+    """
+    if known is None:
+        return lambda case, tensor: tensor
+    ids, values = map(tf.constant, known)
+
+    def named(case, tensor):
+        number = tf.argmax(case[:, None] == ids, axis=1)
+        return {name: tensor, beside: tf.gather(values, number)}
+
+    return named
 
 
 def _share_memory(memory, box, batch_size, channels, shards, parallel):

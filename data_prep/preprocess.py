@@ -216,9 +216,12 @@ def normalise(channel, scheme):
             over its nonzero voxels while the others become 0; `{"scheme": "ct", "clip": [low,
             high], "mean", "std"}`: clipped, then in deviations from the data set's mean;
             `{"scheme": "rescale", "low", "high"}`: that range to [0, 1]; `{"scheme": "prior"}`:
-            as it is. Deviations are floored at 1e-8.
+            as it is. Deviations are floored at 1e-8. A channel of zeros, as a missing one is,
+            stays 0 in each scheme.
     """
-    if scheme["scheme"] == "ct":
+    if not channel.any():
+        channel = np.zeros_like(channel)
+    elif scheme["scheme"] == "ct":
         low, high = scheme["clip"]
         channel = (np.clip(channel, low, high) - scheme["mean"]) / max(scheme["std"], 1e-8)
     elif scheme["scheme"] == "rescale":
@@ -242,10 +245,13 @@ def denormalise(image, normalization):
 
     Returns:
         float32 array of that shape: `ct` and `rescale` inverted, values that were clipped remain
-        so; `zscore` stays in deviations from the mean of the case, which are not kept.
+        so; `zscore` stays in deviations from the mean of the case, which are not kept. A channel
+        of zeros, as a missing one is, stays 0.
     """
     image = image.copy()
     for channel, scheme in enumerate(normalization):
+        if not image[..., channel].any():
+            continue
         if scheme["scheme"] == "ct":
             image[..., channel] *= max(scheme["std"], 1e-8)
             image[..., channel] += scheme["mean"]

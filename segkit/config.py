@@ -132,6 +132,7 @@ class TrainConfig:
         xla: `auto` (on for GPUs, off for CPUs), `on` or `off`: compile each replica's forward and
             backward; `step`: the whole step, on GPUs or a single replica.
         deterministic: The same bits in every run on the same machine, at some cost of speed.
+        case_weight: Factor of the loss of a network's `case_classes`.
         early_stopping: Epochs without a better mean foreground Dice before stopping; 0: never.
         checkpoint_every: Epochs between checkpoints.
         keep_checkpoints: Number of newest checkpoints kept.
@@ -163,6 +164,7 @@ class TrainConfig:
     averaging: str | dict | None = None
     xla: bool | str = "auto"
     deterministic: bool = False
+    case_weight: float = 1.0
     early_stopping: int = 0
     checkpoint_every: int = 1
     keep_checkpoints: int = 2
@@ -176,7 +178,7 @@ class TrainConfig:
         for name in (*counts, "accumulation_steps", "checkpoint_every", "keep_checkpoints"):
             _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "above 0")
         _require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "above 0")
-        not_negative = ("warmup_steps", "weight_decay", "l1", "l2", "clip_norm")
+        not_negative = ("warmup_steps", "weight_decay", "l1", "l2", "clip_norm", "case_weight")
         for name in (*not_negative, "freeze_epochs", "early_stopping", "seed"):
             _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
         inside = 0 < self.layer_decay <= 1

@@ -23,6 +23,7 @@ LAYERS = (
         "segkit.outputs",
         "segkit.regions",
         "segkit.priors",
+        "segkit.covariates",
     ),
     ("segkit.layers", "segkit.losses", "segkit.metrics", "segkit.io"),
     ("segkit.models", "segkit.classical"),
@@ -133,6 +134,7 @@ def free_of_tensorflow(name):
         "segkit.outputs",
         "segkit.priors",
         "segkit.classical",
+        "segkit.covariates",
     )
     return name.startswith((*light, "tools"))
 

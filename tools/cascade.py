@@ -18,6 +18,7 @@ from data_prep.manifest import file_sha256
 from data_prep.manifest import load_manifest
 from data_prep.manifest import write_json
 from data_prep.manifest import write_text
+from segkit.config import load_config
 from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.errors import SegkitError
@@ -150,6 +151,11 @@ class Networks:
         self.classes = {entry["name"]: entry["value"] for entry in classes}
         options = {"test_share": 0.0, **self.manifest["options"]}
         self.splits = {name: options[name] for name in SPLITS}
+        if load_config(self.folders[0] / "config.yaml").model.options.get("covariates"):
+            raise DataError(
+                f"{folder} takes covariates, which a first stage is not given. Train one with "
+                "--set model.covariates=0."
+            )
         channels = self.manifest["channels"]
         if count_priors(channels):
             raise DataError(

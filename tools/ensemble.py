@@ -352,18 +352,20 @@ def out_of_fold(bases, stacking):
     """Returns the samples of each fold, predicted by the runs that did not train on it."""
     from tqdm import tqdm
 
+    from data_prep.covariates import covariate_vectors
     from data_prep.fingerprint import seed_of
     from segkit.inference.predictor import predictor_of
 
     first, samples = bases[0][0], []
-    data = first.config.data.path
+    data, seed = first.config.data.path, first.config.train.seed
+    known = dict(zip(*covariate_vectors(first.manifest), strict=True))
     whole_cases = runpy.run_path(str(TOOLS / "evaluate.py"))["whole_cases"]
     for fold, runs in enumerate(zip(*bases, strict=True)):
         predictors = [predictor_of(run) for run in runs]
         cases = whole_cases(data, first.manifest, f"fold{fold}")
         samples.append(
             stacking.join(
-                stacking.sample(predictors, image, label, [first.config.train.seed, seed_of(case)])
+                stacking.sample(predictors, image, label, [seed, seed_of(case)], known[case])
                 for case, image, label, truth in tqdm(cases, desc=f"fold{fold}", disable=None)
                 if truth is not None
             )

@@ -40,8 +40,9 @@ class Job(NamedTuple):
 
     `segment` takes a prepared image `(d, h, w, c)` and the manifest's entry of its case; it
     returns class indices on the source grid, a function from the index of a prepared slice to
-    its class indices, and one from a class to its probability on the source grid. `header`
-    identifies what is scored in the report; `boundary` is the index of --boundary.
+    its class indices, and one from a class to its probability on the source grid. `case_class`
+    takes the same and returns what is said of the whole case; it is `None` where nothing is.
+    `header` identifies what is scored in the report; `boundary` is the index of --boundary.
     """
 
     header: dict
@@ -52,6 +53,7 @@ class Job(NamedTuple):
     segment: Callable
     folder: Path
     boundary: int | None
+    case_class: Callable | None = None
 
 
 def parse_args(argv):
@@ -107,6 +109,7 @@ def evaluate(args):
     """Predicts, scores, writes and prints."""
     job = method_job(args) if args.method else run_job(args)
     from segkit.inference.report import table
+    from segkit.inference.summary import summarise
 
     results = score_cases(job)
     report = summarise(results, job.outputs, {**job.header, "data": job.manifest["name"]})
@@ -135,15 +138,18 @@ def run_job(args):
         make_strategy(f"{args.devices}:1")
     run = load_run(args.run)
     data = Path(args.data or run.config.data.path)
+    predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
+    manifest = matching_manifest(data, run, predictor)
     return Job(
         header={"run": run.folder.name},
         data=data,
-        manifest=matching_manifest(data, run),
+        manifest=manifest,
         split=f"fold{run.config.data.fold}" if args.split == "val" else args.split,
         outputs=run.outputs,
-        segment=with_network(predictor_of(run, overlap=args.overlap, mirror=args.mirror)),
+        segment=with_network(predictor, manifest),
         folder=run.folder,
         boundary=boundary_index(args.boundary, run.outputs),
+        case_class=classifier(predictor, manifest) if predictor.num_case_classes else None,
     )
 
 
@@ -182,14 +188,16 @@ def refuse(args, flag, **defaults):
             raise ConfigError(f"--{name} goes with {flag}. Leave it out.")
 
 
-def with_network(predictor):
+def with_network(predictor, manifest):
     """Returns the `Job.segment` of a trained network."""
+    from segkit.inference.predictor import encode_covariates
     from segkit.inference.predictor import onto_source
     from segkit.inference.predictor import probability_onto_source
     from segkit.regions import class_map
 
     def segment(image, case):
-        logits = predictor.logits(image)
+        known = encode_covariates(predictor, manifest, case.get("covariates", {}))
+        logits = predictor.logits(image, covariates=known)
         return (
             onto_source(predictor, logits, case),
             lambda index: class_map(logits[index], predictor.class_order),
@@ -197,6 +205,19 @@ def with_network(predictor):
         )
 
     return segment
+
+
+def classifier(predictor, manifest):
+    """Returns the `Job.case_class` of a network that tells classes of the whole case apart."""
+    from segkit.inference.predictor import encode_covariates
+
+    def case_class(image, case):
+        known = encode_covariates(predictor, manifest, case.get("covariates", {}))
+        found = predictor.case_probabilities(image, known).numpy()
+        told = {"predicted": manifest["targets"][int(found.argmax())], "target": case.get("target")}
+        return {**told, "probabilities": [float(p) for p in found]}
+
+    return case_class
 
 
 def with_method(name, options, num_classes, normalization):
@@ -212,13 +233,15 @@ def with_method(name, options, num_classes, normalization):
     return segment
 
 
-def matching_manifest(data, run):
+def matching_manifest(data, run, predictor):
     """Returns the data set's manifest after checking that the run was trained for such data."""
     from data_prep.manifest import load_manifest
 
     manifest = load_manifest(data)
-    for key in ("channels", "classes", "preprocess"):
-        if manifest[key] != run.manifest[key]:
+    table = {"covariates": predictor.num_covariates, "targets": predictor.num_case_classes}
+    used = [key for key, number in table.items() if number]
+    for key in ("channels", "classes", "preprocess", *used):
+        if manifest.get(key) != run.manifest[key]:
             raise DataError(
                 f"{data} was prepared otherwise than the run's data: {key!r} differs. Prepare it "
                 "with the run's data set's options, or leave out --data."
@@ -269,6 +292,8 @@ def score_cases(job):
                 "slice": pick_slice(image, shown, classes_at, entry["spacing_mm"]),
             }
         )
+        if job.case_class is not None:
+            results[-1]["case_class"] = job.case_class(image, entry)
         if job.boundary is not None:
             probability = probability_of(job.boundary)
             results[-1]["boundary"] = score_boundary(
@@ -303,54 +328,6 @@ def whole_cases(data, manifest, split):
             yield case, image, label, parts[0].source_label
 
 
-def summarise(results, outputs, header):
-    """Returns the report: means and intervals per class and region, and scores of each case."""
-    classes = [dict(entry) for entry in outputs.classes]
-    report = {**header, "cases": len(results), "classes": classes}
-    counts = np.stack([result["counts"] for result in results])
-    report |= add_scores(counts, classes, "mean_foreground_")
-    per_case = scores_per_case(counts)
-    if outputs.regions:
-        report["regions"] = [
-            {"name": name, "classes": list(region)} for name, region in outputs.regions.items()
-        ]
-        counts = np.stack([result["region_counts"] for result in results])
-        report |= add_scores(counts, [{}, *report["regions"]], "mean_region_")
-        for scores, regions in zip(per_case, scores_per_case(counts[:, 1:]), strict=True):
-            scores["regions"] = regions
-    report["per_case"] = {r["case"]: scores for r, scores in zip(results, per_case, strict=True)}
-    return report
-
-
-def add_scores(counts, entries, prefix):
-    """Adds means over cases to `entries`, background first; returns those of the foreground."""
-    from segkit.inference.scores import SCORES
-    from segkit.inference.scores import mean_scores
-
-    overall = {}
-    for name, function in SCORES.items():
-        scores = function(counts)
-        means, intervals = mean_scores(scores)
-        for index, entry in enumerate([*entries, overall]):
-            key = f"{prefix}{name}" if entry is overall else name
-            entry[key] = number(means[index])
-            entry[f"{key}_interval"] = [number(n) for n in intervals[index]]
-        if name == "dice":
-            for entry, column in zip(entries, scores.T, strict=True):
-                entry["absent"] = int(np.isnan(column).sum())
-    return overall
-
-
-def scores_per_case(counts):
-    """Returns for each case its scores by name, a number per class or region."""
-    from segkit.inference.scores import SCORES
-
-    return [
-        {name: [number(v) for v in function(case)] for name, function in SCORES.items()}
-        for case in counts
-    ]
-
-
 def write(folder, report, results, manifest):
     """Writes results.json, tables and pictures; a folder of an earlier evaluation goes."""
     from segkit.inference.boundary import write_boundary
@@ -376,11 +353,6 @@ def write(folder, report, results, manifest):
         raise DataError(f"cannot write {folder}: {error.strerror or error}.") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def number(value):
-    """Returns a float that JSON can hold: `None` for NaN."""
-    return None if np.isnan(value) else float(value)
 
 
 if __name__ == "__main__":

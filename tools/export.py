@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from segkit import __version__
+from segkit.covariates import encode
 from segkit.errors import DataError
 from segkit.errors import ExportError
 from segkit.errors import exit_code
@@ -68,18 +69,22 @@ def export(args):
             "SavedModel cannot hold it. Use tools/predict.py."
         )
     predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
-    examples, origin = choose_examples(run, args.check)
+    examples, origin = choose_examples(run, args.check, bool(predictor.num_covariates))
     folder = Path(args.out) if args.out else run.folder / "saved_model"
-    path = export_saved_model(predictor, folder, examples=examples, card=describe(run))
+    card = describe(run)
+    if predictor.num_covariates:
+        card["covariates"] = run.manifest["covariates"]
+    path = export_saved_model(predictor, folder, examples=examples, card=card)
     parity = json.loads((path / "assets" / CARD).read_text(encoding="utf-8"))["parity"]
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     weights = sum(int(np.prod(w.shape)) * w.dtype.size for w in predictor.variables)
+    inputs = "image=..., spacing_mm=..." + ", covariates=..." * bool(predictor.num_covariates)
     print(
         f"{path}: {size / 1e6:.1f} MB, of these {weights / 1e6:.1f} MB weights\n"
         f"Checked on {parity['examples']} {origin}: same masks, probabilities within "
         f"{parity['max_probability_difference']:.1g}\n\n"
         f"Load it:   model = tf.saved_model.load({str(path)!r})\n"
-        f"           model.signatures['mask'](image=..., spacing_mm=...)['mask']\n"
+        f"           model.signatures['mask']({inputs})['mask']\n"
         "Serve it:  tensorflow_model_server --rest_api_port=8501 "
         f"--model_name={short_name(run.config.model.name)} --model_base_path={folder.resolve()}\n"
         "Axes, units and a complete example: docs/export.md"
@@ -106,24 +111,33 @@ def describe(run):
     }
 
 
-def choose_examples(run, count):
+def choose_examples(run, count, with_covariates):
     """Returns `(examples, what they are)`: validation cases, or noise where there is no data."""
     spacing = np.array(run.manifest["preprocess"]["spacing_mm"] or (1, 1, 1), np.float32)
     spacing = (spacing * SPACING_FACTORS).astype(np.float32)
     sides = [-(-3 * n // 2) for n in run.config.data.patch_size]
     sides = [4, *sides] if len(sides) == 2 else sides
     try:
-        images, origin = validation_images(run, count), "validation case(s)"
+        named, origin = validation_images(run, count), "validation case(s)"
     except DataError as error:
         print(f"warning: {error} Checking on noise instead.", file=sys.stderr)
         rng, origin = np.random.default_rng(0), "volume(s) of noise"
         shape = (*sides, len(run.channels))
-        images = [rng.normal(size=shape).astype(np.float32) for _ in range(count)]
-    return [(centre(image, sides), spacing) for image in images], origin
+        named = {n: rng.normal(size=shape).astype(np.float32) for n in range(count)}
+    examples = [(centre(image, sides), spacing) for image in named.values()]
+    if with_covariates:
+        examples = [(*e, covariates_of(run, c)) for e, c in zip(examples, named, strict=True)]
+    return examples, origin
+
+
+def covariates_of(run, case):
+    """Returns the encoded covariates of a case; all are missing values of one that is not known."""
+    known = run.manifest["cases"].get(case, {}).get("covariates", {})
+    return encode(run.manifest["covariates"], known)
 
 
 def validation_images(run, count):
-    """Returns up to `count` prepared images; a part of each where cases are stored in chunks."""
+    """Returns up to `count` prepared images by case; a part of each that is stored in chunks."""
     from data_prep.manifest import load_manifest
     from data_prep.manifest import shard_files
     from data_prep.records import decode_numpy
@@ -135,8 +149,8 @@ def validation_images(run, count):
             chunk = decode_numpy(record)
             images.setdefault(chunk.case_id, chunk.image[..., : len(run.channels)])
             if len(images) == count:
-                return list(images.values())
-    return list(images.values())
+                return images
+    return images
 
 
 def centre(image, sides):

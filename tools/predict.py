@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +17,17 @@ from segkit.classical import parse_options
 from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.errors import exit_code
+from segkit.errors import nearest
+from segkit.priors import without_priors
 
 EXAMPLES = """examples:
   python tools/predict.py --run runs/MY_RUN --input ct.nii.gz --output mask.nii.gz
   python tools/predict.py --run runs/MY_RUN --input DICOM_FOLDER --output mask.nii.gz
   python tools/predict.py --run runs/MY_RUN --input t1.nii.gz --input flair.nii.gz \\
       --output mask.nii.gz --probabilities probabilities.nii.gz --mirror
+  python tools/predict.py --run runs/MY_RUN --input t1.nii.gz --missing FLAIR --output mask.nii.gz
+  python tools/predict.py --run runs/MY_RUN --input ct.nii.gz --covariates age=63,sex=F \\
+      --output mask.nii.gz
   python tools/predict.py --run runs/MY_RUN --input photo.png --output mask.png
   python tools/predict.py --method otsu --set smooth_mm=1 --input ct.nii.gz --output mask.nii.gz
   python tools/predict.py --method region_growing --set "seeds={1: [[-32, 10, 41]]}" \\
@@ -63,6 +69,18 @@ def parse_args(argv):
         metavar="PATH",
         help="NIfTI file, folder of one DICOM series, or image; once per channel, in order",
     )
+    add(
+        "--missing",
+        action="append",
+        default=[],
+        metavar="CHANNEL",
+        help="channel for which there is no --input; may be repeated",
+    )
+    add(
+        "--covariates",
+        metavar="NAME=VALUE,...|FILE",
+        help="what a network with covariates takes: age=63,sex=F, or a CSV file with one row",
+    )
     add("--output", required=True, metavar="FILE", help="mask to write: .nii.gz, .nii or .png")
     add("--series", metavar="N|UID", help="which DICOM series, where --input holds several")
     add(
@@ -91,7 +109,7 @@ def predict(args):
     if args.probabilities:
         writable(args.probabilities, ENDINGS[:2])
     segment = by_method(args) if args.method else by_network(args)
-    image = read_input(args.input, args.series)
+    image = read_input(with_missing(args.input, args.missing, args.run), args.series)
     for note in image.notes:
         print(f"note: {note}", file=sys.stderr)
     if output.suffix == ".png" and image.shape[0] > 1:
@@ -113,12 +131,16 @@ def predict(args):
 
 
 class Found(NamedTuple):
-    """A segmentation: by what, the mask of class indices, its classes, maybe probabilities."""
+    """A segmentation: by what, the mask of class indices, its classes, maybe probabilities.
+
+    `about` is what else there is to say of the case.
+    """
 
     source: dict
     mask: object
     classes: list
     probabilities: object = None
+    about: dict | None = None
 
 
 def by_network(args):
@@ -127,6 +149,7 @@ def by_network(args):
 
     def segment(image):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        from segkit.inference.predictor import classify_volume
         from segkit.inference.predictor import predict_volume
         from segkit.inference.predictor import predictor_of
         from segkit.training.devices import make_strategy
@@ -137,19 +160,27 @@ def by_network(args):
         run = load_run(args.run)
         check_channels(image, run.channels, "run")
         predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
-        wanted = bool(args.probabilities)
+        covariates = read_covariates(args.covariates, predictor, run.manifest)
+        about = {"missing_channels": args.missing} if args.missing else {}
+        if args.missing:
+            warn_of_missing(run)
+        options = {"with_probabilities": bool(args.probabilities), "covariates": covariates}
         with progress() as on_tile:
-            result = predict_volume(predictor, image, with_probabilities=wanted, on_tile=on_tile)
+            result = predict_volume(predictor, image, on_tile=on_tile, **options)
+        if predictor.num_case_classes:
+            found = classify_volume(predictor, image, covariates).tolist()
+            about["case_classes"] = dict(zip(run.manifest["targets"], found, strict=True))
         source = {"run": run.folder.resolve().name, "model": run.config.model.name}
-        mask, probabilities = result if wanted else (result, None)
-        return Found(source, mask, run.outputs.classes, probabilities)
+        mask, probabilities = result if args.probabilities else (result, None)
+        return Found(source, mask, run.outputs.classes, probabilities, about)
 
     return segment
 
 
 def by_method(args):
     """Returns the function from the input `Volume` to what a method without training finds."""
-    refuse(args, "--run", probabilities=None, overlap=None, mirror=None, devices=None)
+    of_run = ("covariates", "probabilities", "overlap", "mirror", "devices")
+    refuse(args, "--run", missing=[], **dict.fromkeys(of_run))
     options = parse_options(args.method, args.set)
     source = {"method": args.method, "options": options}
     if args.data:
@@ -227,6 +258,63 @@ def stem(path):
     return path.name[: -len(ending)]
 
 
+def with_missing(paths, missing, run):
+    """Returns one path per channel of a run, an empty text for each that is missing."""
+    if not missing:
+        return paths
+    from data_prep.manifest import load_manifest
+
+    channels = without_priors(load_manifest(run)["channels"])
+    for name in missing:
+        if name not in channels:
+            raise DataError(
+                f"--missing {name!r} is no channel of the run. {nearest(name, channels)}"
+            )
+    given = [name for name in channels if name not in missing]
+    if len(paths) != len(given):
+        raise DataError(
+            f"without {', '.join(missing)} the run takes {len(given)} channel(s) "
+            f"({', '.join(given)}), --input has {len(paths)}. Give --input once for each of them."
+        )
+    rest = iter(paths)
+    return ["" if name in missing else next(rest) for name in channels]
+
+
+def warn_of_missing(run):
+    """Says so if a run has never seen a case that lacks a channel."""
+    cases = run.manifest["cases"].values()
+    dropped = run.config.model.options.get("modality_dropout", 0)
+    if not dropped and not any("missing_channels" in case for case in cases):
+        print(
+            "note: this run was trained without modality_dropout, on complete cases: a missing "
+            "channel can cost it much.",
+            file=sys.stderr,
+        )
+
+
+def read_covariates(text, predictor, manifest):
+    """Returns the encoded covariates that the network takes, or `None`."""
+    from segkit.covariates import is_missing
+    from segkit.covariates import parse_values
+    from segkit.covariates import read_row
+    from segkit.inference.predictor import encode_covariates
+
+    columns = manifest.get("covariates", []) if predictor.num_covariates else []
+    names = [column["name"] for column in columns]
+    if bool(text) != bool(names):
+        what = f"takes the covariates {', '.join(names)}" if names else "takes no covariates"
+        mend = "Give --covariates NAME=VALUE,..." if names else "Leave out --covariates."
+        raise DataError(f"the run {what}. {mend}")
+    if not names:
+        return None
+    values = read_row(text, names) if text.lower().endswith(".csv") else parse_values(text)
+    encoded = encode_covariates(predictor, manifest, values)
+    unknown = [name for name in names if is_missing(values.get(name))]
+    if unknown:
+        print(f"note: not known, taken as missing: {', '.join(unknown)}", file=sys.stderr)
+    return encoded
+
+
 def read_input(paths, series):
     """Returns one `Volume` with all channels."""
     if series is None:
@@ -275,35 +363,23 @@ def describe(found, notes):
             for entry, count in zip(classes, counts, strict=True)
         ],
         "notes": list(notes),
+        **(found.about or {}),
     }
 
 
 def write_mask(path, mask, classes):
     """Writes the mask with the classes' source values, atomically."""
-    from dataclasses import replace
-
     from data_prep.preprocess import to_values
+    from segkit.io.nifti import write_nifti
+    from segkit.io.raster import write_png
 
     values = to_values(mask.array, {entry["name"]: entry["value"] for entry in classes})
-    if path.suffix.lower() != ".png":
-        from segkit.io.nifti import write_nifti
-
-        write_nifti(path, replace(mask, array=values))
-        return
-    from PIL import Image
-
-    if values.dtype.itemsize > 2:
-        raise DataError(f"{path}: a PNG holds values up to 65535. Write .nii.gz instead.")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        Image.fromarray(values[0]).save(partial, format="PNG")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write = write_png if path.suffix.lower() == ".png" else write_nifti
+    write(path, replace(mask, array=values))
 
 
 def summary(report):
-    """Returns voxels and volume per class as text."""
+    """Returns voxels and volume per class, and the class of the case, as text."""
     width = max(len(entry["name"]) for entry in report["classes"])
     lines = [f"{'class':{width}}  value      voxels   volume"]
     for entry in report["classes"]:
@@ -312,6 +388,8 @@ def summary(report):
         lines.append(
             f"{entry['name']:{width}}  {entry['value']:>5}  {entry['voxels']:>10}  {volume}"
         )
+    for name, probability in report.get("case_classes", {}).items():
+        lines.append(f"class of the case {name}: {probability:.3f}")
     return "\n".join(lines)
 
 

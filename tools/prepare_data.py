@@ -8,6 +8,7 @@ import time
 
 from data_prep.layouts import LAYOUTS
 from data_prep.layouts import scan_source
+from segkit.covariates import entry_names
 from segkit.errors import ConfigError
 from segkit.errors import exit_code
 from segkit.tables import options_of
@@ -43,7 +44,10 @@ def parse_args(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--source", help="folder of the raw data; for --layout phantom a recipe such as ct:40")
+    add(
+        "--source",
+        help="folder of the raw data; for --layout phantom a recipe such as ct:40, for table a CSV",
+    )
     add("--layout", help=f"how the source is organised: {', '.join(LAYOUTS)}")
     add("--out", required=True, help="folder of the prepared data set")
     add("--splits", default="kfold", help="kfold, or nnunet for nnU-Net's folds (default kfold)")
@@ -204,6 +208,7 @@ def summarise(manifest):
         print(f"class     {entry['name']}: {100 * count / sum(voxels):.2f} % of voxels")
     if len(voxels) > SHOWN_CLASSES:
         print(f"class     ... and {len(voxels) - SHOWN_CLASSES} more")
+    summarise_table(manifest)
     for note, count in manifest["fingerprint"]["notes"].items():
         print(f"note      {count} case(s): {note}")
     size = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
@@ -213,6 +218,33 @@ def summarise(manifest):
 def share_kept(case):
     """Returns the share of an image's voxels that cropping left."""
     return math.prod(high - low for low, high in case["crop"]) / math.prod(case["oriented_shape"])
+
+
+def summarise_table(manifest):
+    """Prints what a table says of the cases beside their files."""
+    columns = manifest.get("covariates", [])
+    for column in columns:
+        kind = f"mean {column.get('mean', 0):.4g}, deviation {column.get('std', 0):.4g}"
+        if column["kind"] == "category":
+            kind = "one of " + ", ".join(column["categories"])
+        print(f"covariate {column['name']}: {kind}; {missing_values(column['missing'])}")
+    if columns:
+        width = len(entry_names(columns))
+        print(f"          together {width} numbers: train with --set model.covariates={width}")
+    if "targets" in manifest:
+        print(f"target    {', '.join(manifest['targets'])}")
+    for number, name in enumerate(manifest["channels"]):
+        cases = manifest["cases"].values()
+        count = sum(number in case.get("missing_channels", []) for case in cases)
+        if count:
+            print(f"channel   {name}: missing in {count} case(s), 0 throughout there")
+
+
+def missing_values(count):
+    """Returns how missing values of a covariate are dealt with."""
+    if not count:
+        return "none missing in training"
+    return f"{count} missing in training, replaced by the mean and flagged"
 
 
 class Progress:

@@ -13,7 +13,6 @@ from segkit.config import Component
 from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.errors import exit_code
-from segkit.priors import count_priors
 from segkit.training.cluster import is_first_worker
 
 # What training and pre-training have in common.
@@ -142,8 +141,8 @@ def pretrain(args, config, folder, data, manifest):
     config = replace(config, loss=Component(task.loss.name))
     if args.resume:
         check_resumable(folder, config)
-    num_classes, priors = len(manifest["classes"]) or 1, count_priors(manifest["channels"])
-    augment, change = training.build_augmentation(config, shape, num_classes, strategy, priors)
+    num_classes = len(manifest["classes"]) or 1
+    augment, change = training.build_augmentation(config, manifest, num_classes, strategy)
     splits = training.training_splits(config.data, manifest)
     find_shards(data, manifest, splits, labels=False)  # refuses splits that are not there
     repeats, others = hold_out(config.data, splits, manifest)

@@ -11,6 +11,10 @@ from pathlib import Path
 
 from data_prep.augment.policy import parse_policy
 from data_prep.augment.policy import read_policy
+from data_prep.checks import check_fold
+from data_prep.checks import check_pairs
+from data_prep.checks import check_soft_labels
+from data_prep.checks import check_table
 from segkit.config import load_config
 from segkit.errors import ConfigError
 from segkit.errors import DataError
@@ -112,6 +116,7 @@ def run(args):
     if config.train.initial_weights and not args.resume:
         check_unseen(config, manifest)
     check_soft_labels(config, read_outputs(manifest["classes"], config.loss.options))
+    check_table(config, manifest)
     if args.resume:
         check_resumable(folder, config)
     progress = train(args, config, folder, data, manifest)
@@ -159,14 +164,6 @@ def check_workers(args, config):
         raise ConfigError(
             "several workers (TF_CONFIG) need --run and --data: the same folders for all of them, "
             "on a shared disk. Add them."
-        )
-
-
-def check_fold(fold, manifest):
-    if fold >= manifest["folds"]:
-        raise ConfigError(
-            f"data.fold must be below {manifest['folds']}, the data set's number of folds, "
-            f"got {fold}."
         )
 
 
@@ -231,28 +228,6 @@ def check_patch(patch_size, manifest):
             )
 
 
-def check_soft_labels(config, outputs):
-    """Refuses soft labels, as mixup makes them, where they cannot say what labels must say."""
-    soft = "mixup" in [step.name for step in parse_policy(config.augment.policy)]
-    if soft and (outputs.regions or outputs.ignore_label is not None):
-        what = "be in several regions" if outputs.regions else "be ignored"
-        raise ConfigError(
-            f"augment.policy: mixup makes class probabilities of the labels, by which a voxel "
-            f"cannot {what}. Take mixup out of the policy; cutmix does not change labels so."
-        )
-
-
-def check_pairs(policy, batch_size, replicas):
-    """Refuses shares of a batch in which mixing would pair patches otherwise than in the whole."""
-    mixing = [step.name for step in parse_policy(policy) if step.kind == "mixing"]
-    if mixing and batch_size % (2 * replicas):
-        raise ConfigError(
-            f"{mixing[0]} on devices mixes patches in pairs: train.batch_size must be a multiple "
-            f"of {2 * replicas} for {replicas} replicas, got {batch_size}. Change it, or set "
-            "augment.placement=input."
-        )
-
-
 def train(args, config, folder, data, manifest):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from segkit.training.devices import make_deterministic
@@ -263,14 +238,14 @@ def train(args, config, folder, data, manifest):
         make_deterministic()
     from data_prep.reader import reading_errors
     from segkit.losses import build_loss
+    from segkit.losses.case_classes import WithCaseClasses
     from segkit.models import build_model
     from segkit.training.fit import fit
 
     outputs = read_outputs(manifest["classes"], config.loss.options)
     shape = (*config.data.patch_size, len(manifest["channels"]))
     validation = f"fold{config.data.fold}"
-    priors = count_priors(manifest["channels"])
-    augment, prepare = build_augmentation(config, shape, len(outputs.classes), strategy, priors)
+    augment, prepare = build_augmentation(config, manifest, len(outputs.classes), strategy)
 
     def build():
         channels = outputs.num_channels
@@ -278,7 +253,10 @@ def train(args, config, folder, data, manifest):
         options = dict(config.loss.options)
         if outputs.ignore_label is not None:
             options["ignore_label"] = outputs.ignore_label
-        return model, build_loss(config.loss.name, **options)
+        loss = build_loss(config.loss.name, **options)
+        if config.model.options.get("case_classes"):
+            loss = WithCaseClasses(loss, config.train.case_weight)
+        return model, loss
 
     chosen = (training_splits(config.data, manifest), config.data.repeats), ((validation,), {})
     batches = build_batches(config, data, manifest, augment, *chosen)
@@ -296,18 +274,21 @@ def train(args, config, folder, data, manifest):
         )
 
 
-def build_augmentation(config, shape, num_classes, strategy, priors=0):
+def build_augmentation(config, manifest, num_classes, strategy):
     """Returns `(augment, prepare)`: how patches are changed, and the step's part in that."""
     from data_prep.augment.apply import check
     from data_prep.pipeline import Augmentation
     from data_prep.pipeline import device_augmentation
+    from data_prep.pipeline import lacks_channels
 
-    augment = Augmentation(**vars(config.augment))
-    check(parse_policy(augment.policy), shape[:-1], shape[-1] - priors, num_classes)
+    augment, patch = Augmentation(**vars(config.augment)), tuple(config.data.patch_size)
+    channels, priors = len(manifest["channels"]), count_priors(manifest["channels"])
+    check(parse_policy(augment.policy), patch, channels - priors, num_classes)
     if augment.placement != "device":
         return augment, None
     check_pairs(augment.policy, config.train.batch_size, strategy.num_replicas_in_sync)
-    return augment, device_augmentation(augment, shape[:-1], num_classes, priors=priors)
+    kept = {"priors": priors, "keep_missing": lacks_channels(manifest)}
+    return augment, device_augmentation(augment, patch, num_classes, **kept)
 
 
 def build_batches(config, data, manifest, augment, training, held_out, *, labels=True):
@@ -327,12 +308,19 @@ def build_batches(config, data, manifest, augment, training, held_out, *, labels
     def stream(splits, repeats, **options):
         return build_dataset(data, manifest, splits, repeats=repeats, **options, **common)
 
+    network = config.model.options
+    beside = {
+        "with_covariates": bool(network.get("covariates")),
+        "with_targets": bool(network.get("case_classes")),
+    }
+
     def train_batches(first_example, part):
         options = {"deterministic": config.data.deterministic, "service": config.data.service}
-        return stream(*training, augment=augment, start_index=first_example, part=part, **options)
+        options |= {"augment": augment, "start_index": first_example, "part": part}
+        return stream(*training, **options, **beside)
 
     def validation_batches(part):
-        return stream(*held_out, part=part, batches=config.train.validation_batches)
+        return stream(*held_out, part=part, batches=config.train.validation_batches, **beside)
 
     def inspect(first_example):
         changes = augment._replace(placement="input")

@@ -38,7 +38,9 @@ class Keys(NamedTuple):
     batch: object
 
 
-def augment_record(record, start, patch, keys, steps, *, num_classes, order=1, priors=0):
+def augment_record(
+    record, start, patch, keys, steps, *, num_classes, order=1, priors=0, keep_missing=False
+):
     """Cuts an augmented patch out of a stored chunk, for `tf.data`. Mixing is left to `mix`.
 
     Args:
@@ -51,6 +53,7 @@ def augment_record(record, start, patch, keys, steps, *, num_classes, order=1, p
         order: Order of the image's interpolation, 0, 1 or 3.
         priors: Number of channels, the last ones, that no change of intensity touches: they are
             what a first stage found.
+        keep_missing: Leave a channel that is 0 throughout the patch at 0.
 
     Returns:
         `(image, label)`: float32 `(*patch, c)`, and `(*patch,)` of the label's dtype.
@@ -60,11 +63,22 @@ def augment_record(record, start, patch, keys, steps, *, num_classes, order=1, p
     draws = _draws(steps, keys, channels)
     placed = place(steps, draws, space)
     image, label = read_record(record, start, patch, placed, order=order, warping=warps(steps))
-    return _change_intensity(image, steps, draws, space)[0], label[0]
+    return _change_intensity(image, steps, draws, space, keep_missing)[0], label[0]
 
 
 def augment_batch(
-    image, label, keys, steps, *, patch, spacing_mm, num_classes, order=1, priors=0, log=None
+    image,
+    label,
+    keys,
+    steps,
+    *,
+    patch,
+    spacing_mm,
+    num_classes,
+    order=1,
+    priors=0,
+    keep_missing=False,
+    log=None,
 ):
     """Augments a batch of patches, mixing included, eagerly or inside a training step.
 
@@ -79,6 +93,7 @@ def augment_batch(
         num_classes: Number of classes of the label, background included.
         order: Order of the image's interpolation, 0, 1 or 3.
         priors: As in `augment_record`.
+        keep_missing: As in `augment_record`.
         log: Dict to which all draws are written, `"rotation.degrees"` and the like, or `None`.
 
     Returns:
@@ -99,7 +114,7 @@ def augment_batch(
     draws = _draws(steps, keys, space.channels, log)
     placed = place(steps, draws, space)
     image, label = read_batch(image, label, as_volume, placed, order=order, warping=warps(steps))
-    image = _change_intensity(image, steps, draws, space)
+    image = _change_intensity(image, steps, draws, space, keep_missing)
     image, label = _mix(image, label, steps, draws, space)
     return (image[:, 0], label[:, 0]) if len(patch) == 2 else (image, label)
 
@@ -179,7 +194,7 @@ def _draws(steps, keys, channels, log=None):
     ]
 
 
-def _change_intensity(image, steps, draws, space):
+def _change_intensity(image, steps, draws, space, keep_missing):
     """Applies the steps of intensity to `(batch, d, h, w, c)`, priors apart.
 
     Inside, channels come first.
@@ -189,6 +204,7 @@ def _change_intensity(image, steps, draws, space):
         return image
     image, priors = image[..., : space.channels], image[..., space.channels :]
     image = tf.transpose(image, (0, 4, 1, 2, 3))
+    present = tf.reduce_any(image != 0, axis=(2, 3, 4), keepdims=True) if keep_missing else None
     for step, random in chosen:
         applied = random.chance("applied", step.probability)
         change = load(TRANSFORMS, step.name, "augmentation")(random, space, **step.options)
@@ -199,6 +215,8 @@ def _change_intensity(image, steps, draws, space):
             ),
             lambda image=image: image,
         )
+    if keep_missing:
+        image = tf.where(present, image, 0.0)
     image = tf.transpose(image, (0, 2, 3, 4, 1))
     return tf.concat([image, priors], axis=-1) if priors.shape[-1] else image
 

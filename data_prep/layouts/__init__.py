@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,9 @@ LAYOUTS = {
     "msd": "data_prep.layouts.msd:scan",
     "nnunet": "data_prep.layouts.nnunet:scan",
     "phantom": "data_prep.layouts.phantom:scan",
+    "table": "data_prep.layouts.table:scan",
 }
+MAX_GUESSED_CLASS = 20
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,11 @@ class RawCase:
         id: Unique within the dataset; never text out of a DICOM header.
         patient: What cases of one patient share, so that a split keeps them together.
         images: One path per channel, or one file that holds all channels. A folder is a
-            DICOM series.
+            DICOM series; an empty text a channel that the case lacks.
         label: Path of the label map, or `None`.
         held_back: `True` for a case of the test split, which training never sees.
+        covariates: What else is known of the case: name -> float, text or `None` (missing).
+        target: Class of the whole case, or `None`.
     """
 
     id: str
@@ -46,6 +51,18 @@ class RawCase:
     images: tuple[str, ...]
     label: str | None = None
     held_back: bool = False
+    covariates: dict = field(default_factory=dict, hash=False)
+    target: str | None = None
+
+    @property
+    def missing_channels(self):
+        """Numbers of the channels that the case lacks."""
+        return [number for number, path in enumerate(self.images) if not path]
+
+    @property
+    def first_image(self):
+        """Path of the first channel that the case has."""
+        return next(path for path in self.images if path)
 
 
 def read_case(case):
@@ -58,29 +75,35 @@ def read_case(case):
         `(image, label)`: image `Volume` with array `(depth, height, width, channels)`, in the
         dtype of the files; label `Volume` of integers `(depth, height, width)` that holds the
         *source values*, or `None`. Axes stored in another order or direction are turned to
-        those of the first channel.
+        those of the first channel. A channel that the case lacks is 0 throughout.
 
     Raises:
         DataError: A file cannot be read, or channels or label lie on another grid.
     """
-    first, *others = [io.read_image(path) for path in case.images]
-    volumes = [first]
-    for path, volume in zip(case.images[1:], others, strict=True):
-        what = f"the channels {case.images[0]} and {path}"
-        volumes.append(_onto_axes(first, volume, what))
+    found = {path: io.read_image(path) for path in case.images if path}
+    first = found[case.first_image]
+    for path, volume in found.items():
+        if volume is not first:
+            what = f"the channels {case.first_image} and {path}"
+            found[path] = _onto_axes(first, volume, what)
+    found[""] = Volume(np.zeros(first.shape, first.array.dtype), first.affine)
+    volumes = [found[path] for path in case.images]
     arrays = [v.array if v.array.ndim == 4 else v.array[..., None] for v in volumes]
     notes = tuple(dict.fromkeys(note for v in volumes for note in v.notes))
     image = Volume(np.concatenate(arrays, axis=-1), first.affine, notes)
     if case.label is None:
         return image, None
-    what = f"the image {case.images[0]} and the label map {case.label}"
+    what = f"the image {case.first_image} and the label map {case.label}"
     return image, _onto_axes(first, io.read_label(case.label), what)
 
 
 def digest_case(case):
     """Returns the SHA-256 (hex) of the bytes of a case's files; names do not count."""
     total = hashlib.sha256()
-    for path in map(Path, [*case.images, *([case.label] if case.label else [])]):
+    for number in case.missing_channels:
+        total.update(f"without channel {number}".encode())
+    images = [path for path in case.images if path]
+    for path in map(Path, [*images, *([case.label] if case.label else [])]):
         files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
         for file in files:
             total.update(_digest_file(file))
@@ -216,6 +239,50 @@ def ordered_classes(path, classes):
     ordered = dict(sorted(classes.items(), key=lambda item: item[1]))
     ignored_class(ordered)
     return ordered
+
+
+def parse_classes(text):
+    """Returns `{name: value}`, sorted by value, for `"background=0,membrane=255"`.
+
+    Raises:
+        ConfigError: The text is not like that, or two classes share a name.
+        DataError: As `ordered_classes`.
+    """
+    pairs = [re.fullmatch(r"\s*(.+?)\s*=\s*(\d+)\s*", part) for part in text.split(",")]
+    if not all(pairs) or len({p[1] for p in pairs}) < len(pairs):
+        raise ConfigError(f'labels must be like "background=0,membrane=255", got {text!r}.')
+    return ordered_classes("option labels", {p[1]: int(p[2]) for p in pairs})
+
+
+def guess_classes(source, masks):
+    """Reads label maps to find out which classes there are.
+
+    Args:
+        source: Where they come from, for the message.
+        masks: Paths of the label maps.
+
+    Returns:
+        `{"background": 0, "foreground": value}` for one value beside 0; `class_1`, `class_2`, ...
+        for the values 1, 2, ... up to 20.
+
+    Raises:
+        DataError: The values are others.
+    """
+    values = set()
+    for path in masks:
+        values |= set(np.unique(io.read_label(path).array).tolist())
+        if len(values) > MAX_GUESSED_CLASS + 1:
+            break
+    foreground = sorted(values - {0})
+    if len(foreground) == 1:
+        return {"background": 0, "foreground": foreground[0]}
+    if 0 < len(foreground) <= MAX_GUESSED_CLASS and values == set(range(len(foreground) + 1)):
+        return {"background": 0} | {f"class_{v}": v for v in foreground}
+    shown = ", ".join(map(str, sorted(values)[:MAX_GUESSED_CLASS]))
+    raise DataError(
+        f"the masks of {source} hold the values {shown}, which do not say what the classes "
+        "are. Pass --layout-option labels=background=0,NAME=VALUE,..."
+    )
 
 
 def patient_of(name, pattern):

@@ -2,23 +2,20 @@
 
 import re
 
-import numpy as np
-
 from data_prep.layouts import RawCase
 from data_prep.layouts import RawDataset
-from data_prep.layouts import ordered_classes
+from data_prep.layouts import guess_classes
+from data_prep.layouts import parse_classes
 from data_prep.layouts import patient_of
 from data_prep.layouts import source_folder
 from data_prep.layouts import visible
 from segkit import io
-from segkit.errors import ConfigError
 from segkit.errors import DataError
 
 IMAGE_FOLDERS = ("image", "images", "imgs")
 LABEL_FOLDERS = ("label", "labels", "mask", "masks")
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 CHANNELS = {1: ("gray",), 3: ("red", "green", "blue")}
-MAX_GUESSED_CLASS = 20
 
 
 def scan(source, *, labels: str | None = None, patient: str | None = None):
@@ -56,7 +53,7 @@ def scan(source, *, labels: str | None = None, patient: str | None = None):
     return RawDataset(
         name=folder.name,
         channels=CHANNELS.get(count, tuple(f"channel_{n}" for n in range(count))),
-        classes=_parse(labels) if labels else _guess(folder, masks.values()),
+        classes=parse_classes(labels) if labels else guess_classes(folder, masks.values()),
         cases=tuple(
             RawCase(name, patient_of(name, patient), (images[name],), masks[name])
             for name in images
@@ -91,28 +88,3 @@ def _mask_stem(images):
         return re.sub(r"_(mask|label|segmentation)$", "", name, flags=re.IGNORECASE)
 
     return stem
-
-
-def _parse(text):
-    pairs = [re.fullmatch(r"\s*(.+?)\s*=\s*(\d+)\s*", part) for part in text.split(",")]
-    if not all(pairs) or len({p[1] for p in pairs}) < len(pairs):
-        raise ConfigError(f'labels must be like "background=0,membrane=255", got {text!r}.')
-    return ordered_classes("option labels", {p[1]: int(p[2]) for p in pairs})
-
-
-def _guess(folder, masks):
-    values = set()
-    for path in masks:
-        values |= set(np.unique(io.read_label(path).array).tolist())
-        if len(values) > MAX_GUESSED_CLASS + 1:
-            break
-    foreground = sorted(values - {0})
-    if len(foreground) == 1:
-        return {"background": 0, "foreground": foreground[0]}
-    if 0 < len(foreground) <= MAX_GUESSED_CLASS and values == set(range(len(foreground) + 1)):
-        return {"background": 0} | {f"class_{v}": v for v in foreground}
-    shown = ", ".join(map(str, sorted(values)[:MAX_GUESSED_CLASS]))
-    raise DataError(
-        f"the masks of {folder} hold the values {shown}, which do not say what the classes "
-        "are. Pass --layout-option labels=background=0,NAME=VALUE,..."
-    )

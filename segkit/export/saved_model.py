@@ -21,17 +21,19 @@ TOLERANCE = 1e-5
 def export_saved_model(predictor, folder, *, examples, card, version=None):
     """Writes the next version of a model, checked against the predictor.
 
-    Signatures, both from `image` float32 `(depth, height, width, channels)` and `spacing_mm`
-    float32 `(3,)`: `serving_default` gives `mask` int32 `(depth, height, width)` and
-    `probabilities` float32 `(depth, height, width, channels)`, of classes or of regions; `mask`
-    gives `mask` alone and never holds full-resolution probabilities.
+    Signatures, both from `image` float32 `(depth, height, width, channels)`, `spacing_mm` float32
+    `(3,)` and, of a network that takes them, `covariates` float32 `(num_covariates,)`, encoded as
+    `segkit.covariates.encode` does: `serving_default` gives `mask` int32 `(depth, height, width)`
+    and `probabilities` float32 `(depth, height, width, channels)`, of classes or of regions;
+    `mask` gives `mask` alone and never holds full-resolution probabilities.
 
     Args:
-        predictor: `tf.Module` with `num_channels`, `class_order`, `segment(image, spacing_mm)` and
-            `probabilities(image, spacing_mm)`; it must track each of its variables.
+        predictor: `tf.Module` with `num_channels`, `num_covariates`, `class_order`, and
+            `segment` and `probabilities` of `(image, spacing_mm, covariates=None)`; it must track
+            each of its variables.
         folder: Folder of the model; made if missing.
-        examples: Iterable of `(image, spacing_mm)` to compare predictor and export on, at least
-            one.
+        examples: Iterable of `(image, spacing_mm)`, with covariates `(image, spacing_mm,
+            covariates)`, to compare predictor and export on, at least one.
         card: Dict of what a user must know, written to `assets/segkit.json` with the version and
             the result of the comparison.
         version: Positive number; `None` for one more than the largest there is.
@@ -79,7 +81,7 @@ def check_parity(predictor, folder, examples):
     Args:
         predictor: As for `export_saved_model`.
         folder: Folder of the SavedModel.
-        examples: Iterable of `(image, spacing_mm)`.
+        examples: As in `export_saved_model`.
 
     Returns:
         Dict `{"examples": count, "max_probability_difference": float}`.
@@ -89,11 +91,9 @@ def check_parity(predictor, folder, examples):
     """
     signatures = tf.saved_model.load(str(folder)).signatures
     count, largest = 0, 0.0
-    for count, (image, spacing_mm) in enumerate(examples, start=1):
-        inputs = {
-            "image": tf.convert_to_tensor(image, tf.float32),
-            "spacing_mm": tf.convert_to_tensor(spacing_mm, tf.float32),
-        }
+    for count, example in enumerate(examples, start=1):
+        named = zip(("image", "spacing_mm", "covariates"), example, strict=False)
+        inputs = {name: tf.convert_to_tensor(value, tf.float32) for name, value in named}
         mask, probabilities = predictor.probabilities(**inputs)
         served = signatures["serving_default"](**inputs)
         difference = np.abs(served["probabilities"] - probabilities).max()
@@ -126,13 +126,16 @@ def _signatures(predictor):
         tf.TensorSpec((None, None, None, predictor.num_channels), tf.float32, name="image"),
         tf.TensorSpec((3,), tf.float32, name="spacing_mm"),
     ]
+    if predictor.num_covariates:
+        width = predictor.num_covariates
+        specification.append(tf.TensorSpec((width,), tf.float32, name="covariates"))
 
-    def serve(image, spacing_mm):
-        mask, probabilities = predictor.probabilities(image, spacing_mm)
+    def serve(image, spacing_mm, covariates=None):
+        mask, probabilities = predictor.probabilities(image, spacing_mm, covariates=covariates)
         return {"mask": mask, "probabilities": probabilities}
 
-    def mask_only(image, spacing_mm):
-        return {"mask": predictor.segment(image, spacing_mm)}
+    def mask_only(image, spacing_mm, covariates=None):
+        return {"mask": predictor.segment(image, spacing_mm, covariates=covariates)}
 
     return {
         "serving_default": tf.function(serve, input_signature=specification),

@@ -94,7 +94,8 @@ def normalise(channel, scheme):
     """
     if scheme["scheme"] == "ct":
         clipped = tf.clip_by_value(channel, *scheme["clip"])
-        return (clipped - scheme["mean"]) / max(scheme["std"], 1e-8)
+        normalised = (clipped - scheme["mean"]) / max(scheme["std"], 1e-8)
+        return tf.where(tf.reduce_any(channel != 0), normalised, 0.0)
     if scheme["scheme"] == "rescale":
         return (channel - scheme["low"]) / (scheme["high"] - scheme["low"])
     if scheme["scheme"] == SCHEME:

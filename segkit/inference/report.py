@@ -74,6 +74,8 @@ def table(report):
     if regions:
         lines += ["", *(_line(entry, width, report["cases"]) for entry in regions)]
         lines.append(f"{'mean regions':{width}}  {_row(report, 'mean_region_')}")
+    if "case_accuracy" in report:
+        lines += ["", f"class of the whole case: accuracy {_shown(report['case_accuracy'])}"]
     if "boundary" in report:
         lines += ["", *boundary_lines(report["boundary"], _shown)]
     return "\n".join(lines)

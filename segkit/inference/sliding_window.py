@@ -36,12 +36,8 @@ def sliding_window(
     """
     patch_size, channels = tuple(patch_size), image.shape[-1]
     shape = tf.shape(image)[:3]
-    if len(patch_size) == 2:
-        tile = tf.stack([tf.minimum(slices, shape[0]), *patch_size])
-        overlaps = (0.0, overlap, overlap)
-    else:
-        tile = tf.constant(patch_size)
-        overlaps = (overlap,) * 3
+    tile = _tile(image, patch_size, slices)
+    overlaps = (0.0 if len(patch_size) == 2 else overlap, overlap, overlap)
     image, margin = _pad_to(image, tile)
     window = gaussian_window(patch_size)[..., None]
 
@@ -57,6 +53,25 @@ def sliding_window(
     total = _sum_tiles(weighted_logits, starts, tf.shape(image), tile, num_classes + 1)
     logits = total[..., :num_classes] / total[..., num_classes:]
     return tf.slice(logits, tf.pad(margin, [[0, 1]]), tf.concat([shape, [num_classes]], 0))
+
+
+def covering_tiles(image, patch_size, slices=16):
+    """Yields tiles that cover an image with as little overlap as can be; eager only.
+
+    Args:
+        image: As in `sliding_window`.
+        patch_size: As in `sliding_window`.
+        slices: As in `sliding_window`.
+
+    Yields:
+        float32 `(batch, *patch_size, channels)`: one tile, or a batch of slices.
+    """
+    tile = _tile(image, patch_size, slices)
+    image, _ = _pad_to(image, tile)
+    starts = [tile_starts(tf.shape(image)[n], tile[n], 0.0) for n in range(3)]
+    for start in itertools.product(*starts):
+        box = tf.slice(image, [*start, 0], tf.concat([tile, [image.shape[-1]]], 0))
+        yield tf.reshape(box, (-1, *patch_size, image.shape[-1]))
 
 
 def tile_starts(size, patch, overlap):
@@ -109,6 +124,13 @@ def mirrored(predict, num_axes):
         return tf.add_n(logits) / len(flips)
 
     return average
+
+
+def _tile(image, patch_size, slices):
+    """Side lengths of a tile, int32 `(3,)`: a patch, or several slices."""
+    if len(patch_size) == 3:
+        return tf.constant(patch_size)
+    return tf.stack([tf.minimum(slices, tf.shape(image)[0]), *patch_size])
 
 
 def _pad_to(image, tile):

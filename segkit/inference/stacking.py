@@ -58,7 +58,7 @@ def log_probabilities(logits):
     return np.maximum(log_softmax(logits, axis=-1), np.log(FLOOR)).astype(np.float32)
 
 
-def sample(predictors, image, label, seed):
+def sample(predictors, image, label, seed, covariates=None):
     """Returns the `Samples` of one case.
 
     Args:
@@ -66,11 +66,15 @@ def sample(predictors, image, label, seed):
         image: float32, shape `(d, h, w, channels)`, prepared.
         label: Class indices, shape `(d, h, w)`.
         seed: As for `choose_voxels`.
+        covariates: Encoded covariates of the case, for those predictors that take some.
     """
     where, weights = choose_voxels(label, seed, predictors[0].num_classes)
     features = []
     for predictor in predictors:
-        logits = predictor.logits(image).numpy().reshape(-1, predictor.num_classes)
+        known = covariates if predictor.num_covariates else None
+        logits = (
+            predictor.logits(image, covariates=known).numpy().reshape(-1, predictor.num_classes)
+        )
         features.append(log_probabilities(logits[where]))
     labels = label.reshape(-1)[where].astype(int)
     return Samples(np.stack(features, axis=1), labels, weights)

@@ -1,5 +1,6 @@
 """PNG, TIFF, JPEG and BMP: 2-D images, and TIFF pages as depth. Spacing is 1 mm per pixel."""
 
+import os
 import warnings
 from pathlib import Path
 
@@ -51,6 +52,29 @@ def read_raster(path, *, label: bool = False):
     array, more = as_labels(array, path) if label else finite(array, path)
     doubts = dict.fromkeys(f"The decoder warns: {w.message}" for w in caught)
     return Volume(array, notes=notes + more + tuple(doubts))
+
+
+def write_png(path, volume):
+    """Writes a label map of one slice as PNG, atomically; its affine is lost.
+
+    Args:
+        path: The file; its folder must exist.
+        volume: `Volume`, array `(1, height, width)`, uint8 or uint16.
+
+    Raises:
+        DataError: If there are several slices, or the values need more than 16 bits.
+    """
+    path = Path(path)
+    if volume.shape[0] > 1 or volume.array.dtype.itemsize > 2:
+        raise DataError(
+            f"{path}: a PNG holds one slice and values up to 65535. Write .nii.gz instead."
+        )
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        Image.fromarray(volume.array[0]).save(partial, format="PNG")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _read_pillow(path, label):

@@ -14,6 +14,10 @@ LAYERS = {
     "linear_upsampling": "segkit.layers.linear_upsampling:LinearUpsampling",
     "mirror_padding": "segkit.layers.mirror_padding:MirrorPadding",
     "crop_like": "segkit.layers.mirror_padding:CropLike",
+    "modality_presence": "segkit.layers.modality_presence:ModalityPresence",
+    "modality_dropout": "segkit.layers.modality_dropout:ModalityDropout",
+    "modality_fusion": "segkit.layers.modality_fusion:ModalityFusion",
+    "film": "segkit.layers.film:FiLM",
     "mean_probabilities": "segkit.layers.mean_probabilities:MeanProbabilities",
     "per_frame": "segkit.layers.per_frame:PerFrame",
 }

@@ -20,6 +20,7 @@ MODELS = {
     "fcn16s": "segkit.models.fcn:fcn16s",
     "fcn8s": "segkit.models.fcn:fcn8s",
     "convlstm_unet": "segkit.models.convlstm_unet:convlstm_unet",
+    "fusion_unet": "segkit.models.fusion_unet:fusion_unet",
 }
 
 

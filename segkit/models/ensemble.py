@@ -22,9 +22,9 @@ def average(members, weights=None):
     Raises:
         ShapeError: If the members do not fit each other.
     """
-    image, logits = _run(members)
+    inputs, logits = _run(members)
     weights = [1.0] * len(members) if weights is None else weights
-    return keras.Model(image, MeanProbabilities(weights, name="logits")(logits), name="ensemble")
+    return keras.Model(inputs, MeanProbabilities(weights, name="logits")(logits), name="ensemble")
 
 
 def stack(bases, kernel, bias):
@@ -46,22 +46,22 @@ def stack(bases, kernel, bias):
     Raises:
         ShapeError: If the members do not fit each other.
     """
-    image, logits = _run([member for base in bases for member in base])
+    inputs, logits = _run([member for base in bases for member in base])
     features = []
     for number, base in enumerate(bases):
         own, logits = logits[: len(base)], logits[len(base) :]
         features.append(MeanProbabilities([1.0] * len(base), name=f"base{number}")(own))
     x = layers.Concatenate(name="bases", dtype="float32")(features)
-    convolution = layers.Conv2D if len(image.shape) == 4 else layers.Conv3D
+    convolution = layers.Conv2D if len(x.shape) == 4 else layers.Conv3D
     combine = convolution(len(bias), 1, dtype="float32", name="logits")
-    model = keras.Model(image, combine(x), name="ensemble")
+    model = keras.Model(inputs, combine(x), name="ensemble")
     combine.set_weights([kernel.reshape(combine.kernel.shape), bias])
     return model
 
 
 def _run(members):
-    """Returns the common input and the logits of each member."""
-    shapes = [(member.input_shape, member.output_shape) for member in members]
+    """Returns the common inputs and the logits of each member."""
+    shapes = [(_shapes(member.input), _shapes(member.output)) for member in members]
     for number, (taken, given) in enumerate(shapes):
         if (taken, given) != shapes[0]:
             raise ShapeError(
@@ -71,5 +71,17 @@ def _run(members):
             )
     for number, member in enumerate(members):
         member.name = f"member{number}"  # the layers of a model need different names
-    image = keras.Input(shapes[0][0][1:], name="image")
-    return image, [member(image) for member in members]
+    taken = shapes[0][0]
+    if isinstance(taken, dict):
+        inputs = {name: keras.Input(shape[1:], name=name) for name, shape in taken.items()}
+    else:
+        inputs = keras.Input(taken[1:], name="image")
+    outputs = [member(inputs) for member in members]
+    return inputs, [out["logits"] if isinstance(out, dict) else out for out in outputs]
+
+
+def _shapes(tensors):
+    """The shape of a tensor, or a dict of those of several."""
+    if isinstance(tensors, dict):
+        return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return tuple(tensors.shape)

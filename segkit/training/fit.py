@@ -40,8 +40,9 @@ class Batches(NamedTuple):
 
     Attributes:
         train: Function `(first_example, part) -> tf.data.Dataset`, endless, of a worker's share
-            of the global batches `(images, labels)`, or of what `prepare` takes.
-        validation: Function `part -> tf.data.Dataset`, finite, of `(images, labels)`.
+            of the global batches `(inputs, labels)`, or of what `prepare` takes. Inputs are
+            images or a dict of `image` and `covariates`; labels, or a dict of `label` and `target`.
+        validation: Function `part -> tf.data.Dataset`, finite, of `(inputs, labels)`.
         inspect: Function `first_example -> (cases, images, labels)` of one global batch, case ids
             and NumPy arrays, to name what a loss was not finite on.
     """

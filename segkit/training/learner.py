@@ -55,10 +55,16 @@ class Learner(NamedTuple):
         return self.average.applied() if self.average else contextlib.nullcontext()
 
     def save_model(self, path):
-        """Writes the model, with its output at full resolution only, whole or not at all."""
+        """Writes the model, of its logits those at full resolution only, whole or not at all."""
         model = self.model
         if isinstance(model.output, dict):
-            model = keras.Model(model.inputs, full_resolution(model.output), name=model.name)
+            kept = {
+                name: model.output[name]
+                for name in ("logits", "case_logits")
+                if name in model.output
+            }
+            kept = kept if len(kept) > 1 else full_resolution(model.output)
+            model = keras.Model(model.input, kept, name=model.name)
         save_model(model, path)
 
 

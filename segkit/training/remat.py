@@ -17,7 +17,7 @@ from segkit.layers.step_context import step_context
 
 
 def rematerialized(model):
-    """Returns a function that computes `model(images, training=True)` and keeps less of it.
+    """Returns a function that computes `model(inputs, training=True)` and keeps less of it.
 
     For the backward pass it keeps what the stages of the network hand to each other. The rest is
     computed again there, stage by stage, which takes the time of about one more forward pass.
@@ -28,7 +28,7 @@ def rematerialized(model):
     `encoder0_conv1` and `encoder0_relu2`. A layer that is alone goes with the stage after it.
 
     Args:
-        model: A functional `keras.Model` with one input.
+        model: A functional `keras.Model` from a tensor, or a dict of them.
 
     Raises:
         ConfigError: If the network is not functional, calls a layer twice or another network, or
@@ -39,8 +39,9 @@ def rematerialized(model):
     """
     segments = _segments(model)
 
-    def run(images):
-        values = {id(model.inputs[0]): images}
+    def run(inputs):
+        pairs = zip(tree.flatten(model.input), tree.flatten(inputs), strict=True)
+        values = {id(symbol): value for symbol, value in pairs}
         for segment in segments:
             taken = [values[id(t)] for t in segment.taken]
             results = tree.flatten(_recomputed(segment.network)(*taken))

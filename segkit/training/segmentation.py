@@ -16,14 +16,13 @@ class Segmentation:
     """The objective of `fit` where nothing else is said: Dice of foreground classes or regions.
 
     Those of pre-training (`segkit.training.reconstruction`, `segkit.training.puzzles`) have the
-    same attributes and methods.
+    same attributes and methods. Covariates beside the images, and classes of whole cases beside
+    the labels of voxels, do not count.
 
     Attributes:
         metric: Name of the score in records; the higher the better.
         label: Its name for people.
         pictures: What `panels` shows, for TensorBoard.
-        count: Function of targets and outputs that returns a float32 array, whose sum over
-            batches and replicas is what `score` and `by_name` take.
     """
 
     metric, label, pictures = "dice", "Dice", "image_truth_prediction"
@@ -38,7 +37,11 @@ class Segmentation:
         """
         self._outputs = read_outputs(manifest["classes"], loss)
         self._upright = manifest["preprocess"]["spacing_mm"] is None
-        self.count = counter(self._outputs)
+        self._count = counter(self._outputs)
+
+    def count(self, labels, logits):
+        """Returns a float32 array, whose sum over batches and replicas `score` takes."""
+        return self._count(_among(labels, "label"), logits)
 
     def score(self, counts):
         """Returns the mean over the foreground classes that occurred; 0 when none did."""
@@ -51,8 +54,14 @@ class Segmentation:
         names = self._outputs.names
         return {name: float(value) for name, value in zip(names[1:], dice[1:], strict=True)}
 
-    def panels(self, images, labels, logits):
+    def panels(self, inputs, labels, logits):
         """Returns a picture, uint8 `(height, width, 3)`, of each example."""
+        images, labels = _among(inputs, "image"), _among(labels, "label")
         predictions = ops.convert_to_numpy(class_map(logits, self._outputs.class_order))
         examples = zip(images.numpy(), labels.numpy(), predictions, strict=True)
         return [panel(*example, upright=self._upright) for example in examples]
+
+
+def _among(tensors, name):
+    """The tensor of that name among several, or the only one."""
+    return tensors[name] if isinstance(tensors, dict) else tensors

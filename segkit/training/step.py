@@ -57,7 +57,8 @@ def make_train_step(
 
     Args:
         strategy: A `tf.distribute.Strategy` in whose scope model and optimizer were built.
-        model: `keras.Model` from images to logits, or to a dict of them, full resolution first.
+        model: `keras.Model` from images, or a dict of inputs, to logits, or to a dict of them,
+            full resolution first.
         loss: From `segkit.losses.build_loss`.
         optimizer: From `build_optimizer`, already built on the model's trainable variables.
         count: Function of labels and logits that returns counts, see `segkit.metrics.counts`.
@@ -70,7 +71,7 @@ def make_train_step(
         l1: Weight of the sum of absolute kernel weights, added to the loss.
         l2: Weight of the sum of squared kernel weights, added to the loss.
         layer_rates: `LayerRates`, or `None`: every weight takes its whole step.
-        prepare: Function from a part of a batch to `(images, labels)`, run and compiled with the
+        prepare: Function from a part of a batch to `(inputs, labels)`, run and compiled with the
             rest (augmentation, pretext tasks); it draws random numbers as layers do. `None`: the
             batch is that already.
         remat: Compute activations again in the backward pass, see `rematerialized`.
@@ -92,11 +93,11 @@ def make_train_step(
     forward = rematerialized(model) if remat else partial(model, training=True)
 
     def forward_backward(batch, keys, loss_scale):
-        batch = [tf.ensure_shape(x, (part, *x.shape[1:])) for x in batch]
+        batch = tf.nest.map_structure(lambda x: tf.ensure_shape(x, (part, *x.shape[1:])), batch)
         with step_context(keys) as context:
-            images, labels = prepare(*batch) if prepare else batch
+            inputs, labels = prepare(*batch) if prepare else batch
             with tf.GradientTape() as tape:
-                logits = forward(images)
+                logits = forward(inputs)
                 terms = _terms(loss, labels, logits, batch_size)
                 scaled = sum(terms.values()) * loss_scale
         gradients = tape.gradient(scaled, weights)
@@ -108,10 +109,13 @@ def make_train_step(
     compiled = tf.function(forward_backward, jit_compile=xla is True, autograph=False)
 
     def accumulated(batch, keys, loss_scale):
-        cut = [tf.reshape(x, (accumulation_steps, part, *x.shape[1:])) for x in (*batch, keys)]
+        def cut(x):
+            return tf.reshape(x, (accumulation_steps, part, *x.shape[1:]))
+
+        parts = tf.nest.map_structure(cut, (*batch, keys))
 
         def one(n):
-            *batch, keys = (x[n] for x in cut)
+            *batch, keys = tf.nest.map_structure(lambda x: x[n], parts)
             return compiled(batch, keys, loss_scale)
 
         def add(n, total):
@@ -170,12 +174,12 @@ def make_validation_step(strategy, model, loss, *, count, batch_size):
 
     Returns:
         Function `batch -> dict` with `loss`, `terms` and `counts` as in `make_train_step`;
-        `batch` is `(images, labels)`.
+        `batch` is `(inputs, labels)`.
     """
 
     def replica_step(batch):
-        images, labels = batch
-        logits = model(images, training=False)
+        inputs, labels = batch
+        logits = model(inputs, training=False)
         terms = _terms(loss, labels, logits, batch_size)
         counts = count(labels, full_resolution(logits))
         terms, counts = _summed((terms, counts))

@@ -38,16 +38,16 @@ assert "segkit" not in sys.modules
 class Rule(tf.Module):
     """Traced faster than a predictor; with `drift` it does not do the same thing twice."""
 
-    num_channels, class_order = 1, ()
+    num_channels, num_covariates, class_order = 1, 0, ()
 
     def __init__(self, drift=0.0):
         super().__init__()
         self.offset, self.drift = 0.0, drift
 
-    def segment(self, image, spacing_mm):
+    def segment(self, image, spacing_mm, covariates=None):
         return self.probabilities(image, spacing_mm)[0]
 
-    def probabilities(self, image, spacing_mm):
+    def probabilities(self, image, spacing_mm, covariates=None):
         self.offset += self.drift
         share = tf.nn.sigmoid(image[..., 0] * spacing_mm[0] - 1 + self.offset)
         return tf.cast(share > 0.5, tf.int32), tf.stack([1 - share, share], axis=-1)
@@ -193,7 +193,7 @@ class Regions(Rule):
         super().__init__()
         self.edge, self.calls = edge, 0
 
-    def probabilities(self, image, spacing_mm):
+    def probabilities(self, image, spacing_mm, covariates=None):
         self.calls += 1
         second = 0.5 + self.edge * (-1) ** self.calls
         share = tf.nn.sigmoid(image[..., 0] * spacing_mm[0])

@@ -61,6 +61,13 @@ def test_a_constant_channel_becomes_zero(scheme):
         assert not normalise(tf.fill((2, 2, 2), value), scheme).numpy().any()
 
 
+@pytest.mark.parametrize("scheme", [ZSCORE, MASKED, CT, RESCALE])
+def test_a_missing_channel_stays_zero_here_and_in_the_conversion(scheme):
+    zeros = np.zeros((2, 2, 2), np.float32)
+    assert not normalise(tf.constant(zeros), scheme).numpy().any()
+    assert not preprocess.normalise(zeros, scheme).any()
+
+
 @pytest.mark.parametrize("length", [1, 4, 7, 10, 23])
 def test_resampling_is_that_of_scikit_image(length):
     array = noise(5, 7, 3)

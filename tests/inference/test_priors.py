@@ -10,6 +10,7 @@ from data_prep import preprocess
 from data_prep.plan import Plan
 from segkit.errors import ShapeError
 from segkit.inference.predictor import Predictor
+from segkit.inference.predictor import classify_volume
 from segkit.inference.predictor import predict_volume
 from segkit.inference.prepare import prepare
 from segkit.inference.prepare import restore
@@ -80,6 +81,30 @@ def test_a_cascade_segments_an_image_in_its_region_of_interest_alone(everything)
     np.testing.assert_array_equal(mask.array, expected)
     share = 1 / (1 + np.exp(-1))
     np.testing.assert_allclose(probabilities.array[..., 1], expected * share, atol=1e-6)
+
+
+def test_covariates_are_for_the_second_stage():
+    import keras
+
+    inputs = {"image": keras.Input((4, 4, 4, 2), name="image")}
+    inputs["covariates"] = keras.Input((3,), name="covariates")
+    logits = keras.layers.Conv3D(2, 1, kernel_initializer="zeros", name="logits")(inputs["image"])
+    shift = keras.layers.Dense(2, kernel_initializer="ones", name="shift")(inputs["covariates"])
+    logits = logits + keras.layers.Reshape((1, 1, 1, 2))(shift * np.array([0.0, 1.0]))
+    model = keras.Model(inputs, {"logits": logits, "case_logits": shift})
+    plan = {"orientation": "SAR", "spacing_mm": None, "crop_to_nonzero": False}
+    first = Corner("IAR")
+    first.num_channels = 1
+    predictor = Predictor(model, plan | {"normalization": [ZSCORE, PRIOR]}, (4, 4, 4), first=first)
+    assert (predictor.num_channels, predictor.num_covariates) == (1, 3)
+    image = Volume(np.random.default_rng(0).random((5, 4, 6), np.float32))
+    for sign in (1, -1):
+        known = np.float32([1, 2, -0.5]) * sign  # the logit of class 1 is their sum, +-2.5
+        mask = predict_volume(predictor, image, covariates=known)
+        assert (mask.array == (sign > 0)).all()
+        np.testing.assert_allclose(classify_volume(predictor, image, known), [0.5, 0.5])
+    with pytest.raises(ShapeError, match="covariates of shape"):
+        predict_volume(predictor, image)
 
 
 def test_a_first_stage_for_other_images_is_refused(everything):

@@ -8,6 +8,8 @@ from PIL import Image
 from segkit.errors import DataError
 from segkit.io import read_image
 from segkit.io import read_label
+from segkit.io.raster import write_png
+from segkit.volume import Volume
 
 
 @pytest.fixture
@@ -165,6 +167,22 @@ def test_damaged_files_are_refused_in_one_line(tmp_path, grey):
             with pytest.raises(DataError, match=name) as caught:
                 read_image(tmp_path / name)
             assert "\n" not in str(caught.value)
+
+
+def test_a_label_map_of_one_slice_is_written_as_it_is(tmp_path, grey):
+    for array in (grey[None], grey[None].astype(np.uint16) * 257):
+        write_png(tmp_path / "a.png", Volume(array))
+        got = read_label(tmp_path / "a.png").array
+        np.testing.assert_array_equal(got, array)
+        assert got.dtype == array.dtype
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_what_a_png_cannot_hold_is_refused(tmp_path, dtype):
+    slices = 2 if dtype == np.uint8 else 1
+    with pytest.raises(DataError, match="holds one slice and values up to 65535"):
+        write_png(tmp_path / "a.png", Volume(np.zeros((slices, 4, 4), dtype)))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_suffix_lists_the_known_ones(tmp_path):

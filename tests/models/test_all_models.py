@@ -39,6 +39,7 @@ SMALL = {
     "fcn16s": FCN,
     "fcn8s": FCN,
     "convlstm_unet": ((3, 8, 12, 1), {"filters": 8, "downsamplings": 2}),
+    "fusion_unet": ((16, 24, 2), {"filters": 8, "downsamplings": 2}),
 }
 CLASSES = 3
 LOSS = build_loss("ce_dice")

@@ -61,3 +61,12 @@ def test_members_that_do_not_fit_are_refused_in_one_sentence(members):
     ):
         with pytest.raises(ShapeError, match=r"member 0 goes from .*, member 1 from .* same data"):
             average([members[0], other])
+
+
+def test_members_with_covariates_make_an_ensemble_that_takes_them(image):
+    options = {"filters": 4, "downsamplings": 1, "covariates": 3, "case_classes": 2}
+    members = [build_model("fusion_unet", 3, (32, 32, 2), **options) for _ in range(2)]
+    inputs = {"image": image, "covariates": np.ones((2, 3), np.float32)}
+    one, two = (softmax(np.asarray(member(inputs)["logits"])) for member in members)
+    found = softmax(np.asarray(average(members)(inputs)))
+    np.testing.assert_allclose(found, (one + two) / 2, atol=1e-6)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import nibabel
 import numpy as np
 import pytest
+import yaml
 
 from data_prep.manifest import load_manifest
 from data_prep.priors import prior_path
@@ -403,6 +404,17 @@ def test_a_cascade_that_begins_with_a_method_is_not_exported(by_method, tmp_path
     write_run(tmp_path / "run", by_method, load_manifest(by_method), second_model(1))
     line = mistake(export.main, "--run", tmp_path / "run")
     assert "the first stage is the method 'otsu', which is no network" in line
+
+
+def test_a_first_stage_with_covariates_is_refused(first, tmp_path, mistake):
+    shutil.copytree(first.folder, tmp_path / "cv")
+    for path in tmp_path.glob("cv/fold*/config.yaml"):
+        config = yaml.safe_load(path.read_text())
+        config["model"] = {"name": "fusion_unet", "covariates": 3}
+        path.write_text(yaml.safe_dump(config))
+    arguments = ["--first", tmp_path / "cv", *first.arguments[2:], "--out", tmp_path / "out"]
+    assert "takes covariates, which a first stage is not given" in mistake(main, *arguments)
+    assert not (tmp_path / "out").exists()
 
 
 def test_options_of_the_other_kind_of_first_stage_are_refused(first, tmp_path, mistake):

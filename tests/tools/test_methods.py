@@ -181,8 +181,10 @@ def test_mistakes_of_prediction(mr_run, tmp_path, mistake):
     data = ("--data", tmp_path / "unlabelled")
     assert "has no labels" in mistake(predict.main, *given, "x", *data)
     assert "has no labels" in mistake(evaluate.main, "--method", "otsu", *data)
-    line = mistake(predict.main, *given, "x", "--probabilities", tmp_path / "p.nii.gz")
-    assert "--probabilities goes with --run" in line
+    for option in (("--probabilities", tmp_path / "p.nii.gz"), ("--covariates", "age=3")):
+        line = mistake(predict.main, *given, "x", *option)
+        assert f"{option[0]} goes with --run" in line
+    assert "--missing goes with --run" in mistake(predict.main, *given, "x", "--missing", "T1")
     assert "goes with --method" in mistake(
         predict.main, "--run", "x", "--data", mr_run.data, *given[2:], "x"
     )

@@ -62,6 +62,20 @@ def test_loss_gradients_and_statistics_stay_the_same(network):
     assert_same(build_model(name, 3, shape, **options), shape, 1e-5)
 
 
+def test_a_network_with_covariates_and_classes_of_cases_stays_the_same():
+    options = {"filters": 4, "downsamplings": 1, "covariates": 3, "case_classes": 2}
+    model = build_model("fusion_unet", 3, (8, 12, 2), **options)
+    rng = np.random.default_rng(0)
+    shapes = {"image": (4, 8, 12, 2), "covariates": (4, 3)}
+    inputs = {n: tf.constant(rng.normal(size=shape), tf.float32) for n, shape in shapes.items()}
+    with step_context(tf.constant(KEYS)):
+        expected, found = model(inputs, training=True), rematerialized(model)(inputs)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-5)
+        assert np.std(value) > 0
+
+
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_stays_the_same(precision):
     name, shape, options = NETWORKS["random layers"]

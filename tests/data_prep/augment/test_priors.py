@@ -27,11 +27,17 @@ def make_batch(channels):
     return image, rng.integers(0, 3, (2, *PATCH)).astype(np.int32)
 
 
-def augment(policy, image, label, priors):
+def augment(policy, image, label, priors, **more):
     keys = Keys(make_keys(3, tf.range(2)), make_keys(4, tf.zeros(2, tf.int32)))
     common = {"patch": PATCH, "spacing_mm": tf.ones((2, 3)), "num_classes": 3}
     changed, label = augment_batch(
-        tf.constant(image), tf.constant(label), keys, parse_policy(policy), priors=priors, **common
+        tf.constant(image),
+        tf.constant(label),
+        keys,
+        parse_policy(policy),
+        priors=priors,
+        **common,
+        **more,
     )
     return changed.numpy(), label.numpy()
 
@@ -45,6 +51,18 @@ def test_a_change_of_intensity_leaves_priors_alone_and_does_the_same_to_the_imag
     alone, _ = augment([{name: {}}], image[..., :channels], label, priors=0)
     np.testing.assert_array_equal(changed[..., :channels], alone)
     assert np.abs(changed - image).max() > 0
+
+
+def test_a_missing_channel_stays_zero_in_front_of_priors():
+    image, label = make_batch(2)
+    image[0, ..., 1] = 0
+    policy = [{"gaussian_noise": {"probability": 1.0}}]
+    noisy, _ = augment(policy, image, label, priors=2)
+    kept, _ = augment(policy, image, label, priors=2, keep_missing=True)
+    assert noisy[0, ..., 1].any()
+    assert not kept[0, ..., 1].any()
+    noisy[0, ..., 1] = 0
+    np.testing.assert_array_equal(kept, noisy)
 
 
 def test_geometry_and_mixing_move_priors_with_the_image():

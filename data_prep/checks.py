@@ -1,0 +1,60 @@
+"""Whether a configuration fits the data set that it is to be trained on."""
+
+from data_prep.augment.policy import parse_policy
+from segkit.covariates import entry_names
+from segkit.errors import ConfigError
+
+
+def check_fold(fold, manifest):
+    """Refuses a fold that the data set does not have."""
+    if fold >= manifest["folds"]:
+        raise ConfigError(
+            f"data.fold must be below {manifest['folds']}, the data set's number of folds, "
+            f"got {fold}."
+        )
+
+
+def check_soft_labels(config, outputs):
+    """Refuses soft labels, as mixup makes them, where they cannot say what labels must say."""
+    soft = "mixup" in [step.name for step in parse_policy(config.augment.policy)]
+    if soft and (outputs.regions or outputs.ignore_label is not None):
+        what = "be in several regions" if outputs.regions else "be ignored"
+        raise ConfigError(
+            f"augment.policy: mixup makes class probabilities of the labels, by which a voxel "
+            f"cannot {what}. Take mixup out of the policy; cutmix does not change labels so."
+        )
+
+
+def check_table(config, manifest):
+    """Refuses a network that takes or tells what the data set does not say of its cases."""
+    names = {
+        "covariates": entry_names(manifest.get("covariates", [])),
+        "case_classes": manifest.get("targets", []),
+    }
+    mixing = [step.name for step in parse_policy(config.augment.policy) if step.kind == "mixing"]
+    for option, known in names.items():
+        asked = config.model.options.get(option, 0)
+        if asked and asked != len(known):
+            mend = (
+                f"Set model.{option}={len(known)}" if known else "Prepare it from a table with some"
+            )
+            raise ConfigError(
+                f"model.{option} is {asked}, the data set has {len(known)} "
+                f"({', '.join(known) or 'none'}). {mend}; see docs/fusion.md."
+            )
+        if asked and mixing:
+            raise ConfigError(
+                f"augment.policy: {mixing[0]} mixes cases, for which model.{option} has one answer "
+                f"each. Take it out of the policy, or set model.{option}=0."
+            )
+
+
+def check_pairs(policy, batch_size, replicas):
+    """Refuses shares of a batch in which mixing would pair patches otherwise than in the whole."""
+    mixing = [step.name for step in parse_policy(policy) if step.kind == "mixing"]
+    if mixing and batch_size % (2 * replicas):
+        raise ConfigError(
+            f"{mixing[0]} on devices mixes patches in pairs: train.batch_size must be a multiple "
+            f"of {2 * replicas} for {replicas} replicas, got {batch_size}. Change it, or set "
+            "augment.placement=input."
+        )
