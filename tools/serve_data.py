@@ -10,7 +10,6 @@ from segkit.errors import ConfigError
 from segkit.errors import exit_code
 
 LOCAL = ("127.0.0.1", "localhost")
-RUNNING = []  # a server that is deleted waits for its clients, up to minutes; so none is
 EXAMPLES = """examples:
   python tools/serve_data.py                                     # for trainings on this machine
   python tools/serve_data.py --host 10.0.0.5 --port 5050         # for others in this network
@@ -43,9 +42,8 @@ def main(argv=None):
 def serve(args):
     """Starts the servers and keeps them until an interrupt."""
     servers, address = start(args.host, args.port, args.dispatcher)
-    RUNNING.extend(servers)
     print(f"Making batches. Train with: --set data.service={address}", flush=True)
-    while True:
+    while servers:
         time.sleep(3600)  # unlike the servers' `join`, it ends on Ctrl-C
 
 
@@ -114,7 +112,4 @@ def check_free(host, port):
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    sys.exit(main())

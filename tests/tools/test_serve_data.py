@@ -19,8 +19,19 @@ from tools import serve_data
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.fixture
+def heard():
+    """Lets a child process hear Ctrl-C, to which one is deaf that a shell put into the background.
+
+    A child inherits that a signal is ignored, but not a handler.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
-def test_another_process_makes_the_batches_of_this_one(tmp_path):
+def test_another_process_makes_the_batches_of_this_one(tmp_path, heard):
     source = scan_source("phantom", "ct:6")
     manifest, _ = convert(source, tmp_path, source="ct:6", options=Options(layout="phantom"))
     options = {"patch_size": (16, 16), "batch_size": 2, "seed": 0, "batches": 6}
