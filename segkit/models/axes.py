@@ -65,7 +65,7 @@ def stage_strides(model, strides, rank, *, stages):
     if len(strides) not in stages:
         allowed = f"{stages[0]}" if len(stages) == 1 else f"{stages[0]} to {stages[-1]}"
         raise ConfigError(
-            f"{model} needs one entry of strides per stage, {allowed} in all, got {len(strides)}."
+            f"{model} needs one entry of strides per stage, {allowed} in all, got {list(strides)}."
         )
     found = tuple(per_axis(model, "strides", entry, rank) for entry in strides)
     if math.prod(found[0]) != 1:

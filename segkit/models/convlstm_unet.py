@@ -11,6 +11,7 @@ from segkit.layers.normalization import normalization as make_normalization
 from segkit.layers.per_frame import PerFrame
 from segkit.models.checks import check_input
 from segkit.models.checks import check_range
+from segkit.models.stages import doubling
 
 
 def convlstm_unet(
@@ -70,14 +71,17 @@ def convlstm_unet(
         arXiv:1609.01006.
     """
     name = "convlstm_unet"
-    check_range(name, "filters", filters, low=1)
-    check_range(name, "downsamplings", downsamplings, low=0)
-    check_range(name, "convs_per_stage", convs_per_stage, low=1)
-    check_range(name, "max_filters", max_filters, low=1)
+    widths = doubling(
+        name,
+        2,
+        filters=filters,
+        max_filters=max_filters,
+        downsamplings=downsamplings,
+        convs_per_stage=convs_per_stage,
+    ).filters
     check_range(name, "recurrent_stages", recurrent_stages, low=1, high=downsamplings + 2)
     check_range(name, "dropout", dropout, low=0, high=1)
     _check_frames(name, num_classes, input_shape, 2**downsamplings)
-    widths = [min(filters * 2**level, max_filters) for level in range(downsamplings + 1)]
     stage = partial(_stage, convs=convs_per_stage, normalization=normalization)
 
     x = inputs = keras.Input(input_shape, name="image")

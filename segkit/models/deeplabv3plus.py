@@ -8,10 +8,10 @@ from segkit.layers.linear_upsampling import LinearUpsampling
 from segkit.layers.normalization import GROUPS
 from segkit.layers.normalization import normalization as make_normalization
 from segkit.models.axes import rank_of
+from segkit.models.blocks import CONV
 from segkit.models.checks import check_input
 from segkit.models.checks import check_range
 
-CONV = {2: layers.Conv2D, 3: layers.Conv3D}
 POOL = {2: layers.GlobalAveragePooling2D, 3: layers.GlobalAveragePooling3D}
 # Per output stride: stride and dilation of the four residual stages. They start at stride 4.
 STAGES = {16: ((1, 1), (2, 1), (2, 1), (1, 2)), 8: ((1, 1), (2, 1), (1, 2), (1, 4))}

@@ -11,12 +11,16 @@ import keras
 from keras import layers
 
 from segkit.layers.dropout import Dropout
-from segkit.layers.normalization import normalization as make_normalization
+from segkit.models.axes import rank_of
+from segkit.models.blocks import CONV
+from segkit.models.blocks import Style
+from segkit.models.blocks import conv_stage
 from segkit.models.checks import check_input
 from segkit.models.checks import check_range
+from segkit.models.encoder_decoder import decode
+from segkit.models.encoder_decoder import encode
+from segkit.models.stages import doubling
 
-CONV = {2: layers.Conv2D, 3: layers.Conv3D}
-CONV_TRANSPOSE = {2: layers.Conv2DTranspose, 3: layers.Conv3DTranspose}
 POOL = {2: layers.AveragePooling2D, 3: layers.AveragePooling3D}
 POOLED = 4  # least length that a side of the encoder's result is pooled to
 
@@ -67,33 +71,23 @@ def dpn(
         doi:10.1126/science.1127647, figure 1. Encoder and decoder: Isensee et al., "nnU-Net",
         Nature Methods 2021, doi:10.1038/s41592-020-01008-z.
     """
-    rank = 2 if len(input_shape) == 3 else 3
-    check_range("dpn", "filters", filters, low=1)
-    check_range("dpn", "downsamplings", downsamplings, low=0)
-    check_range("dpn", "convs_per_stage", convs_per_stage, low=1)
-    check_range("dpn", "max_filters", max_filters, low=1)
+    stages = doubling(
+        "dpn",
+        rank_of("dpn", input_shape),
+        filters=filters,
+        max_filters=max_filters,
+        downsamplings=downsamplings,
+        convs_per_stage=convs_per_stage,
+    )
     check_range("dpn", "dropout", dropout, low=0, high=1)
-    check_input("dpn", num_classes, input_shape, rank=rank, multiple=2**downsamplings)
-    widths = [min(filters * 2**level, max_filters) for level in range(downsamplings + 1)]
-    stage = partial(_stage, rank=rank, convs=convs_per_stage, normalization=normalization)
+    check_input("dpn", num_classes, input_shape, rank=stages.rank, multiple=stages.multiples)
+    stage = partial(conv_stage, style=Style(normalization))
 
-    x = inputs = keras.Input(input_shape, name="image")
-    encoded = []
-    for level, width in enumerate(widths):
-        x = stage(x, width, stride=2 if level else 1, name=f"encoder{level}")
-        encoded.append(x)
+    image = keras.Input(input_shape, name="image")
+    maps = encode(image, stages, stage)
     if dropout:
-        x = Dropout(dropout, name="dropout")(x)
-    for level in reversed(range(downsamplings)):
-        up = CONV_TRANSPOSE[rank](
-            widths[level], 2, 2, kernel_initializer="he_normal", name=f"up{level}"
-        )
-        x = up(x)
-        if skips:
-            x = layers.Concatenate(name=f"skip{level}")([encoded[level], x])
-        x = stage(x, widths[level], stride=1, name=f"decoder{level}")
-    logits = CONV[rank](num_classes, 1, dtype="float32", name="logits")(x)
-    return keras.Model(inputs, logits, name="dpn")
+        maps[-1] = Dropout(dropout, name="dropout")(maps[-1])
+    return keras.Model(image, decode(maps, stages, stage, num_classes, skips=skips), name="dpn")
 
 
 def reconstructor(input_shape, *, drop_skips=False, **options):
@@ -135,19 +129,3 @@ def classifier(input_shape, *, questions, classes, **options):
     x = layers.Dense(questions * classes, dtype="float32", name="head")(x)
     answers = layers.Reshape((questions, classes), dtype="float32", name="answers")(x)
     return keras.Model(trunk.input, answers, name="dpn_classifier")
-
-
-def _stage(x, filters, *, stride, rank, convs, normalization, name):
-    for i in range(1, convs + 1):
-        x = CONV[rank](
-            filters,
-            3,
-            strides=stride if i == 1 else 1,
-            padding="same",
-            use_bias=normalization == "none",
-            kernel_initializer="he_normal",
-            name=f"{name}_conv{i}",
-        )(x)
-        x = make_normalization(normalization, filters, name=f"{name}_norm{i}")(x)
-        x = layers.LeakyReLU(0.01, name=f"{name}_relu{i}")(x)
-    return x

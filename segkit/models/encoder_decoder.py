@@ -11,7 +11,7 @@ from segkit.models.blocks import CONV
 from segkit.models.blocks import CONV_TRANSPOSE
 
 
-def encode(x, stages, stage):
+def encode(x, stages, stage, *, suffix=""):
     """Returns the feature maps of an encoder, the finest first.
 
     Args:
@@ -19,6 +19,7 @@ def encode(x, stages, stage):
         stages: A `Stages`.
         stage: Function `(x, filters, *, kernel, stride, convs, name)` that returns the feature map
             of one stage, such as `conv_stage` with a style.
+        suffix: Layers are called `encoder{stage}{suffix}_...`, to tell several encoders apart.
     """
     maps = []
     for level, filters in enumerate(stages.filters):
@@ -28,13 +29,13 @@ def encode(x, stages, stage):
             kernel=stages.kernels[level],
             stride=stages.strides[level],
             convs=stages.convs[level],
-            name=f"encoder{level}",
+            name=f"encoder{level}{suffix}",
         )
         maps.append(x)
     return maps
 
 
-def decode(maps, stages, stage, num_classes, *, deep_supervision, gate=None):
+def decode(maps, stages, stage, num_classes, *, deep_supervision=False, skips=True, gate=None):
     """Returns the logits of a decoder: upsample, join with the map of the encoder, convolve.
 
     Args:
@@ -43,6 +44,7 @@ def decode(maps, stages, stage, num_classes, *, deep_supervision, gate=None):
         stage: As in `encode`.
         num_classes: Number of classes.
         deep_supervision: Whether to score every stage.
+        skips: Whether the maps of the encoder are joined, other than the coarsest.
         gate: Function `(map, coarser, level)` that returns what is joined in place of the
             encoder's map; `coarser` is the decoder's map before it is upsampled.
 
@@ -53,7 +55,7 @@ def decode(maps, stages, stage, num_classes, *, deep_supervision, gate=None):
     x, outputs = maps[-1], {}
     for level in reversed(range(len(maps) - 1)):
         skip = gate(maps[level], x, level) if gate else maps[level]
-        x = join([skip], x, stages, level, stage, suffix=str(level))
+        x = join([skip] if skips else [], x, stages, level, stage, suffix=str(level))
         if deep_supervision and level:
             name = f"logits_{level}"
             outputs[name] = score(x, num_classes, name=name)
@@ -65,7 +67,7 @@ def join(skips, coarser, stages, level, stage, *, suffix):
     """Returns the decoder's map of one stage, from maps of that stage and one that is coarser.
 
     Args:
-        skips: Feature maps of the stage.
+        skips: Feature maps of the stage, or none.
         coarser: Feature map of the next stage.
         stages: A `Stages`.
         level: Number of the stage.
@@ -80,7 +82,8 @@ def join(skips, coarser, stages, level, stage, *, suffix):
         kernel_initializer="he_normal",
         name=f"up{suffix}",
     )(coarser)
-    x = layers.Concatenate(name=f"skip{suffix}")([*skips, x])
+    if skips:
+        x = layers.Concatenate(name=f"skip{suffix}")([*skips, x])
     return stage(
         x,
         stages.filters[level],

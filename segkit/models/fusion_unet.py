@@ -11,12 +11,15 @@ from segkit.layers.film import FiLM
 from segkit.layers.modality_dropout import ModalityDropout
 from segkit.layers.modality_fusion import ModalityFusion
 from segkit.layers.modality_presence import ModalityPresence
-from segkit.layers.normalization import normalization as make_normalization
+from segkit.models.axes import rank_of
+from segkit.models.blocks import Style
+from segkit.models.blocks import conv_stage
 from segkit.models.checks import check_input
 from segkit.models.checks import check_range
+from segkit.models.encoder_decoder import decode
+from segkit.models.encoder_decoder import encode
+from segkit.models.stages import doubling
 
-CONV = {2: layers.Conv2D, 3: layers.Conv3D}
-CONV_TRANSPOSE = {2: layers.Conv2DTranspose, 3: layers.Conv3DTranspose}
 AVERAGE = {2: layers.GlobalAveragePooling2D, 3: layers.GlobalAveragePooling3D}
 MAXIMUM = {2: layers.GlobalMaxPooling2D, 3: layers.GlobalMaxPooling3D}
 HIDDEN = 64  # units between covariates and FiLM
@@ -83,96 +86,64 @@ def fusion_unet(
         2015, arXiv:1505.04597, in the form that `segkit.models.unet` lists; Perez et al., "FiLM",
         AAAI 2018, arXiv:1709.07871.
     """
-    rank = 3 if len(input_shape) == 4 else 2
-    check_input("fusion_unet", num_classes, input_shape, rank=rank, multiple=2**downsamplings)
-    modalities = modalities or [1] * input_shape[-1]
-    _check_options(
-        modalities, input_shape[-1], filters, downsamplings, convs_per_stage, max_filters
+    stages = doubling(
+        "fusion_unet",
+        rank_of("fusion_unet", input_shape),
+        filters=filters,
+        max_filters=max_filters,
+        downsamplings=downsamplings,
+        convs_per_stage=convs_per_stage,
     )
-    _check_extras(modality_dropout, covariates, case_classes)
-    widths = [min(filters * 2**level, max_filters) for level in range(downsamplings + 1)]
-    stage = partial(_stage, rank=rank, convs=convs_per_stage, normalization=normalization)
+    rank, multiple = stages.rank, stages.multiples
+    check_input("fusion_unet", num_classes, input_shape, rank=rank, multiple=multiple)
+    modalities = modalities or [1] * input_shape[-1]
+    _check_options(modalities, input_shape[-1], modality_dropout, covariates, case_classes)
+    stage = partial(conv_stage, style=Style(normalization))
 
     inputs = {"image": keras.Input(input_shape, name="image")}
-    fused = _encode(inputs["image"], modalities, modality_dropout, widths, stage)
-    x = fused.pop()
+    maps = _encode(inputs["image"], modalities, modality_dropout, stages, stage)
     if covariates:
         inputs["covariates"] = keras.Input((covariates,), name="covariates")
         hidden = layers.Dense(HIDDEN, kernel_initializer="he_normal", name="covariates_hidden")
         vector = layers.LeakyReLU(0.01, name="covariates_relu")(hidden(inputs["covariates"]))
-        x = FiLM(name="film")([x, vector])
+        maps[-1] = FiLM(name="film")([maps[-1], vector])
 
     outputs = {}
     if case_classes:
-        pooled = [AVERAGE[rank](name="case_average")(x), MAXIMUM[rank](name="case_maximum")(x)]
-        pooled = layers.Concatenate(name="case_features")(pooled)
-        outputs["case_logits"] = layers.Dense(case_classes, dtype="float32", name="case_logits")(
-            pooled
-        )
-    for level in reversed(range(downsamplings)):
-        up = CONV_TRANSPOSE[rank](
-            widths[level], 2, 2, kernel_initializer="he_normal", name=f"up{level}"
-        )
-        x = layers.Concatenate(name=f"skip{level}")([fused[level], up(x)])
-        x = stage(x, widths[level], stride=1, name=f"decoder{level}")
-    logits = CONV[rank](num_classes, 1, dtype="float32", name="logits")(x)
+        pooled = [AVERAGE[rank](name="case_average"), MAXIMUM[rank](name="case_maximum")]
+        pooled = layers.Concatenate(name="case_features")([pool(maps[-1]) for pool in pooled])
+        head = layers.Dense(case_classes, dtype="float32", name="case_logits")
+        outputs["case_logits"] = head(pooled)
+    logits = decode(maps, stages, stage, num_classes)
     outputs = {"logits": logits, **outputs} if outputs else logits
     inputs = inputs if covariates else inputs["image"]
     return keras.Model(inputs, outputs, name="fusion_unet")
 
 
-def _encode(image, modalities, modality_dropout, widths, stage):
+def _encode(image, modalities, modality_dropout, stages, stage):
     """Returns the fused features at each resolution, the finest first."""
     if len(modalities) == 1:
-        streams = [image]
-    else:
-        if modality_dropout:
-            image = ModalityDropout(modality_dropout, modalities, name="modality_dropout")(image)
-        there = ModalityPresence(modalities, name="present")(image)
-        stops = [sum(modalities[: n + 1]) for n in range(len(modalities) - 1)]
-        streams = ops.split(image, stops, axis=-1)
-    fused = []
-    for level, width in enumerate(widths):
-        stride = 2 if level else 1
-        streams = [
-            stage(x, width, stride=stride, name=f"encoder{level}_{n}")
-            for n, x in enumerate(streams)
-        ]
-        alone = len(streams) == 1
-        fuse = ModalityFusion(name=f"fusion{level}")
-        fused.append(streams[0] if alone else fuse([*streams, there]))
-    return fused
+        return encode(image, stages, stage, suffix="_0")
+    if modality_dropout:
+        image = ModalityDropout(modality_dropout, modalities, name="modality_dropout")(image)
+    there = ModalityPresence(modalities, name="present")(image)
+    stops = [sum(modalities[: n + 1]) for n in range(len(modalities) - 1)]
+    encoded = [
+        encode(stream, stages, stage, suffix=f"_{n}")
+        for n, stream in enumerate(ops.split(image, stops, axis=-1))
+    ]
+    return [
+        ModalityFusion(name=f"fusion{level}")([*maps, there])
+        for level, maps in enumerate(zip(*encoded, strict=True))
+    ]
 
 
-def _stage(x, filters, *, stride, rank, convs, normalization, name):
-    for i in range(1, convs + 1):
-        x = CONV[rank](
-            filters,
-            3,
-            strides=stride if i == 1 else 1,
-            padding="same",
-            use_bias=normalization == "none",
-            kernel_initializer="he_normal",
-            name=f"{name}_conv{i}",
-        )(x)
-        x = make_normalization(normalization, filters, name=f"{name}_norm{i}")(x)
-        x = layers.LeakyReLU(0.01, name=f"{name}_relu{i}")(x)
-    return x
-
-
-def _check_options(modalities, channels, filters, downsamplings, convs_per_stage, max_filters):
-    check_range("fusion_unet", "filters", filters, low=1)
-    check_range("fusion_unet", "downsamplings", downsamplings, low=0)
-    check_range("fusion_unet", "convs_per_stage", convs_per_stage, low=1)
-    check_range("fusion_unet", "max_filters", max_filters, low=1)
+def _check_options(modalities, channels, modality_dropout, covariates, case_classes):
     if min(modalities) < 1 or sum(modalities) != channels:
         raise ConfigError(
             f"fusion_unet needs modalities that share out the {channels} channels of the image, "
             f"got {list(modalities)}. Their numbers must be above 0 and add up to {channels}."
         )
-
-
-def _check_extras(modality_dropout, covariates, case_classes):
     check_range("fusion_unet", "modality_dropout", modality_dropout, low=0, high=1)
     check_range("fusion_unet", "covariates", covariates, low=0)
     if case_classes == 1 or case_classes < 0:

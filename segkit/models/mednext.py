@@ -14,11 +14,11 @@ from segkit.models.axes import multiples
 from segkit.models.axes import per_axis
 from segkit.models.axes import rank_of
 from segkit.models.axes import stage_strides
+from segkit.models.blocks import CONV
+from segkit.models.blocks import CONV_TRANSPOSE
 from segkit.models.checks import check_input
 from segkit.models.checks import check_range
 
-CONV = {2: layers.Conv2D, 3: layers.Conv3D}
-CONV_TRANSPOSE = {2: layers.Conv2DTranspose, 3: layers.Conv3DTranspose}
 # Per size: expansion ratio, and number of blocks, of each level; the decoder mirrors the encoder.
 SIZES = {
     "S": ((2, 2, 2, 2, 2), (2, 2, 2, 2, 2)),

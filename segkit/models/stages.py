@@ -4,13 +4,15 @@ A network is `encode`, `decode` (`segkit.models.encoder_decoder`) and a kind of 
 (`segkit.models.blocks`) over one `Stages`.
 """
 
-import math
 from dataclasses import dataclass
 
 from segkit.errors import ConfigError
-from segkit.errors import ShapeError
-from segkit.models.checks import AXES
+from segkit.models.axes import multiples
+from segkit.models.axes import per_axis
+from segkit.models.axes import rank_of
+from segkit.models.axes import stage_strides
 from segkit.models.checks import check_input
+from segkit.models.checks import check_range
 
 
 @dataclass(frozen=True)
@@ -39,25 +41,33 @@ class Stages:
     @property
     def multiples(self):
         """What the side of an image along each axis must be a multiple of."""
-        return tuple(math.prod(along) for along in zip(*self.strides, strict=True))
+        return multiples(self.strides)
 
 
-def doubling(rank, *, filters, max_filters, downsamplings, convs):
+def doubling(model, rank, *, filters, max_filters, downsamplings, convs_per_stage):
     """Returns `Stages` with kernel 3 and stride 2 along every axis, and filters that double.
 
     Args:
+        model: Name of the network, for the messages.
         rank: Number of spatial axes.
         filters: Filters of the first stage.
         max_filters: Upper bound on the filters of a stage.
         downsamplings: Number of stages after the first.
-        convs: Convolutions of every stage.
+        convs_per_stage: Convolutions of every stage.
+
+    Raises:
+        ConfigError: If a number is too small.
     """
+    check_range(model, "filters", filters, low=1)
+    check_range(model, "downsamplings", downsamplings, low=0)
+    check_range(model, "convs_per_stage", convs_per_stage, low=1)
+    check_range(model, "max_filters", max_filters, low=1)
     return Stages(
         filters=tuple(min(filters * 2**level, max_filters) for level in range(downsamplings + 1)),
         strides=((1,) * rank, *((2,) * rank,) * downsamplings),
         kernels=((3,) * rank,) * (downsamplings + 1),
-        convs=(convs,) * (downsamplings + 1),
-        decoder_convs=(convs,) * downsamplings,
+        convs=(convs_per_stage,) * (downsamplings + 1),
+        decoder_convs=(convs_per_stage,) * downsamplings,
     )
 
 
@@ -93,13 +103,7 @@ def from_plan(
             first stage has a stride, or there are fewer than two classes.
         ShapeError: If the input is neither 2-D nor 3-D, or a side does not fit.
     """
-    rank = len(input_shape) - 1
-    if rank not in AXES:
-        raise ShapeError(
-            f"{model} needs input_shape (height, width, channels) or (depth, height, width, "
-            f"channels), got {input_shape}. Use a patch of 2 or 3 sides."
-        )
-    number = len(features_per_stage)
+    rank, number = rank_of(model, input_shape), len(features_per_stage)
     if number < 2:
         raise ConfigError(
             f"{model} needs at least 2 stages, got features_per_stage {list(features_per_stage)}."
@@ -108,20 +112,18 @@ def from_plan(
         strides = [1, *[2] * (number - 1)]
 
     def per_stage(option, value, count=number):
-        values = [value] * count if isinstance(value, int) else list(value)
-        _check_length(model, option, values, count, "stage")
-        return tuple(values)
+        values = (value,) * count if isinstance(value, int) else tuple(value)
+        if len(values) != count:
+            raise ConfigError(
+                f"{model} needs one number per stage in {option}, {count} in all, got {values}."
+            )
+        return values
 
-    def per_axis(option, value):
-        axes = [[v] * rank if isinstance(v, int) else v for v in per_stage(option, value)]
-        for entry in axes:
-            _check_length(model, option, entry, rank, "axis")
-        return tuple(tuple(entry) for entry in axes)
-
+    kernels = per_stage("kernel_sizes", kernel_sizes)
     stages = Stages(
         filters=tuple(features_per_stage),
-        strides=per_axis("strides", strides),
-        kernels=per_axis("kernel_sizes", kernel_sizes),
+        strides=stage_strides(model, strides, rank, stages=range(number, number + 1)),
+        kernels=tuple(per_axis(model, "kernel_sizes", kernel, rank) for kernel in kernels),
         convs=per_stage(convs_name, convs),
         decoder_convs=per_stage("n_conv_per_stage_decoder", convs_decoder, number - 1)[::-1],
     )
@@ -130,26 +132,11 @@ def from_plan(
     return stages
 
 
-def _check_length(model, option, values, count, what):
-    if len(values) != count:
-        raise ConfigError(
-            f"{model} needs one number per {what} in {option}, {count} in all, got {values}."
-        )
-
-
 def _check_numbers(model, stages, convs_name):
     numbers = {
         "features_per_stage": stages.filters,
-        "strides": sum(stages.strides, ()),
-        "kernel_sizes": sum(stages.kernels, ()),
         convs_name: stages.convs,
         "n_conv_per_stage_decoder": stages.decoder_convs,
     }
     for option, values in numbers.items():
-        if any(value < 1 for value in values):
-            raise ConfigError(f"{model} needs {option} to be at least 1, got {min(values)}.")
-    if any(stride > 1 for stride in stages.strides[0]):
-        raise ConfigError(
-            f"{model} needs a stride of 1 in the first stage, got {list(stages.strides[0])}: the "
-            "output would be smaller than the image. Start strides with 1."
-        )
+        check_range(model, option, min(values), low=1)

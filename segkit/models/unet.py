@@ -140,21 +140,20 @@ def _build(
     stochastic_depth,
     deep_supervision,
 ):
-    check_range(name, "filters", filters, low=1)
     check_range(name, "downsamplings", downsamplings, low=2 if deep_supervision else 0)
     check_range(name, "convs_per_stage", convs_per_stage, low=2 if residual else 1)
-    check_range(name, "max_filters", max_filters, low=1)
     rates = {"dropout": dropout, "spatial_dropout": spatial_dropout}
     for option, rate in {**rates, "stochastic_depth": stochastic_depth}.items():
         check_range(name, option, rate, low=0, high=1)
     if stochastic_depth and not residual:
         raise ConfigError(f"{name} needs residual: true for stochastic_depth, got false.")
     stages = doubling(
+        name,
         rank,
         filters=filters,
         max_filters=max_filters,
         downsamplings=downsamplings,
-        convs=convs_per_stage,
+        convs_per_stage=convs_per_stage,
     )
     check_input(name, num_classes, input_shape, rank=rank, multiple=stages.multiples)
     style = Style(normalization=normalization, spatial_dropout=spatial_dropout)

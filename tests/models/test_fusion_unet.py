@@ -106,7 +106,7 @@ def test_covariates_and_case_classes_are_named_inputs_and_outputs(shape, tmp_pat
         ({"case_classes": 1}, ConfigError, "case_classes to be 0 or at least 2, got 1"),
         ({"filters": 0}, ConfigError, "filters to be at least 1"),
         ({"shape": (7, 8, 3)}, ShapeError, "Pad it to 8"),
-        ({"shape": (8, 3)}, ShapeError, "is 2-D and needs input_shape"),
+        ({"shape": (8, 3)}, ShapeError, "Use a patch of 2 or 3 sides"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, error, message):

@@ -117,7 +117,7 @@ def test_upkern_refuses_networks_that_differ_otherwise(options, message):
     [
         ({"size": "XL"}, "unknown size 'XL'.*Known: B, L, M, S"),
         ({"kernel_size": 4}, "odd numbers in kernel_size, got 4"),
-        ({"strides": [1]}, "one entry of strides per stage, 2 to 5 in all, got 1"),
+        ({"strides": [1]}, "one entry of strides per stage, 2 to 5 in all, got \\[1\\]"),
         ({"strides": [1, ["2", 2]]}, "model.strides must be list.int"),
         ({"filters": 0}, "filters to be at least 1, got 0"),
     ],

@@ -108,7 +108,7 @@ def test_prelu_has_one_slope_per_channel_a_quarter_at_first():
     [
         ({"convs_per_stage": [3]}, "at least 2 stages.*got convs_per_stage .3."),
         ({"convs_per_stage": [1, 0]}, "at least 1 convolution each"),
-        ({"strides": [1, 2]}, "one entry of strides per stage, 5 in all, got 2"),
+        ({"strides": [1, 2]}, "one entry of strides per stage, 5 in all, got \\[1, 2\\]"),
         ({"strides": [2, 2, 2, 2, 2]}, "stride of 1 in the first stage, got 2"),
         ({"strides": [1, 2, 2, 2, [1, 2]]}, "one number per axis in strides, 3 in all"),
         ({"strides": [1, 2, 2, 2, 0]}, "numbers of at least 1 in strides, got 0"),
