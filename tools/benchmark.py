@@ -21,6 +21,7 @@ from segkit.config import load_config
 from segkit.errors import ConfigError
 from segkit.errors import exit_code
 from segkit.errors import writing
+from segkit.priors import count_priors
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 EXAMPLES = """examples:
@@ -153,7 +154,10 @@ def device_milliseconds(make, augment, manifest, args):
 
     from data_prep.pipeline import device_augmentation
 
-    change = device_augmentation(augment, tuple(args.patch), len(manifest["classes"]))
+    priors = count_priors(manifest["channels"])
+    change = device_augmentation(
+        augment, tuple(args.patch), len(manifest["classes"]), priors=priors
+    )
     compiled = tf.function(change, jit_compile=True, autograph=False)
     iterator, times = iter(make()), []
     for batch in (next(iterator) for _ in range(args.repeats + 1)):
@@ -224,7 +228,8 @@ def waiting(make, augment, manifest, config, args):
     strategy = tf.distribute.get_strategy()
     learner = build_learner(config.train, strategy, build)
     on_device = augment.placement == "device"
-    prepare = device_augmentation(augment, patch, classes) if on_device else None
+    priors = count_priors(manifest["channels"])
+    prepare = device_augmentation(augment, patch, classes, priors=priors) if on_device else None
     count = partial(class_counts, num_classes=classes)
     step, _ = make_steps(learner, config.train, strategy, count, prepare)
     first, go_on = tf.constant(0, tf.int64), tf.constant(0.0)

@@ -92,12 +92,13 @@ def normalise(channel, scheme):
         scheme: `zscore`, `ct` or `rescale` with its numbers, or `prior`, as
             `data_prep.preprocess.normalise` describes them.
     """
+    there = tf.reduce_any(channel != 0)  # else it is a missing one, which stays 0
     if scheme["scheme"] == "ct":
         clipped = tf.clip_by_value(channel, *scheme["clip"])
-        normalised = (clipped - scheme["mean"]) / max(scheme["std"], 1e-8)
-        return tf.where(tf.reduce_any(channel != 0), normalised, 0.0)
+        return tf.where(there, (clipped - scheme["mean"]) / max(scheme["std"], 1e-8), 0.0)
     if scheme["scheme"] == "rescale":
-        return (channel - scheme["low"]) / (scheme["high"] - scheme["low"])
+        scaled = (channel - scheme["low"]) / (scheme["high"] - scheme["low"])
+        return tf.where(there, scaled, 0.0)
     if scheme["scheme"] == SCHEME:
         return channel
     ones = tf.ones_like(channel)

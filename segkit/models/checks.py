@@ -103,6 +103,7 @@ def _check_loadable(name, model):
         with keras.StatelessScope(initialize_variables=False):
             keras.saving.deserialize_keras_object(description, safe_mode=True)
     except (TypeError, ValueError, NotImplementedError) as error:
+        # Keras raises the last for a layer with arguments but without `get_config`.
         text = " ".join(str(error).rpartition("Exception encountered: ")[2].split())
         raise ConfigError(
             f"model {name!r} could not be read back from a file: {text.split('. ')[0]}. "

@@ -61,7 +61,7 @@ def test_a_constant_channel_becomes_zero(scheme):
         assert not normalise(tf.fill((2, 2, 2), value), scheme).numpy().any()
 
 
-@pytest.mark.parametrize("scheme", [ZSCORE, MASKED, CT, RESCALE])
+@pytest.mark.parametrize("scheme", [ZSCORE, MASKED, CT, RESCALE, {**RESCALE, "low": 10}])
 def test_a_missing_channel_stays_zero_here_and_in_the_conversion(scheme):
     zeros = np.zeros((2, 2, 2), np.float32)
     assert not normalise(tf.constant(zeros), scheme).numpy().any()
