@@ -1,6 +1,6 @@
 """Whether fusion pays, on phantoms that a single input cannot tell apart.
 
-    python benchmarks/fusion.py --folder /tmp/fusion --seeds 0 1 2
+    python benchmarks/fusion.py --folder runs/fusion --seeds 0 1 2
 
 `which`: one channel shows two equal discs sharply, the other one, blurred, which of them is the
 lesion. `side`: two equal discs, and a covariate says which of them. `both`: two channels show the

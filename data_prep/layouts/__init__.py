@@ -242,7 +242,7 @@ def ordered_classes(path, classes):
 
 
 def parse_classes(text):
-    """Returns `{name: value}`, sorted by value, for `"background=0,membrane=255"`.
+    """Returns `{name: value}`, sorted by value, for `"background=0,cell=255"`.
 
     Raises:
         ConfigError: The text is not like that, or two classes share a name.
@@ -250,7 +250,7 @@ def parse_classes(text):
     """
     pairs = [re.fullmatch(r"\s*(.+?)\s*=\s*(\d+)\s*", part) for part in text.split(",")]
     if not all(pairs) or len({p[1] for p in pairs}) < len(pairs):
-        raise ConfigError(f'labels must be like "background=0,membrane=255", got {text!r}.')
+        raise ConfigError(f'labels must be like "background=0,cell=255", got {text!r}.')
     return ordered_classes("option labels", {p[1]: int(p[2]) for p in pairs})
 
 

@@ -24,7 +24,7 @@ def scan(source, *, labels: str | None = None, patient: str | None = None):
     Args:
         source: Folder with one of `image`, `images`, `imgs` and one of `label`, `labels`,
             `mask`, `masks`.
-        labels: Class names and values in the masks, such as `"background=0,membrane=255"`.
+        labels: Class names and values in the masks, such as `"background=0,cell=255"`.
             Without it every mask is read: two values are background and foreground, the
             values 0, 1, 2, ... up to 20 are `class_1`, `class_2`, ...
         patient: Regular expression that finds the patient in an image's name, see

@@ -69,10 +69,10 @@ def _read(weights, dense):
         top = dense if fetched else _has_dense_layers(weights)
         return keras.applications.VGG16(weights=weights, include_top=top)
     except Exception as error:  # Keras raises a bare one when it cannot fetch
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         what = "cannot fetch VGG-16's weights" if fetched else f"{weights} does not hold VGG-16"
         raise DataError(
-            f"{what}: {reason} Give the path of an .h5 or .keras file of keras.applications.VGG16."
+            f"{what}: {reason}. Give the path of an .h5 or .keras file of keras.applications.VGG16."
         ) from error
 
 

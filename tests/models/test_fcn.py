@@ -160,7 +160,7 @@ def test_weights_are_read_with_the_dense_layers_that_there_are(monkeypatch, tmp_
 
     monkeypatch.setattr(keras.applications, "VGG16", read)
     for fc_kernel in (7, 3):
-        with pytest.raises(DataError, match=r"cannot fetch.*no route Give the path of an .h5"):
+        with pytest.raises(DataError, match=r"cannot fetch.*no route. Give the path of an .h5"):
             build_model("fcn8s", 2, (32, 32, 3), fc_kernel=fc_kernel, weights="imagenet")
     path = str(tmp_path / "whole.h5")
     with h5py.File(path, "w") as file:
