@@ -1,6 +1,6 @@
 """Whether fusion pays, on phantoms that a single input cannot tell apart.
 
-    python benchmarks/fusion.py --folder runs/fusion --seeds 0 1 2
+    python benchmarks/fusion.py --seeds 0 1 2
 
 `which`: one channel shows two equal discs sharply, the other one, blurred, which of them is the
 lesion. `side`: two equal discs, and a covariate says which of them. `both`: two channels show the
@@ -11,9 +11,12 @@ test cases. A network that sees the discs alone can do no better than take both:
 import argparse
 import csv
 import statistics
+import sys
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 SIDE, RADIUS = 32, 4
 TRAINING, TEST = 200, 50
@@ -56,7 +59,7 @@ def main(argv=None):
 def parse_args(argv):
     """Returns the parsed command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", required=True, type=Path, help="where data and runs go")
+    parser.add_argument("--folder", type=Path, default="runs/fusion", help="where data and runs go")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=5, help="of 50 steps")
     parser.add_argument("--phantoms", nargs="+", default=["which", "side", "both"])
@@ -128,7 +131,7 @@ def write_phantoms(folder, phantom):
     """Writes images, labels and `cases.csv`."""
     from PIL import Image
 
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for n in range(TRAINING + TEST):
         channels, label, more = MAKERS[phantom](np.random.default_rng([n, 7]))
