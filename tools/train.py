@@ -177,10 +177,15 @@ def training_splits(data, manifest):
 
 
 def check_splits(data):
+    """Refuses to train on what is scored afterwards."""
     if f"fold{data.fold}" in data.splits:
         raise ConfigError(
             f"data.splits holds fold{data.fold}, on which data.fold={data.fold} validates. Take it "
             "out, or change data.fold."
+        )
+    if "test" in data.splits:
+        raise ConfigError(
+            "data.splits holds test, whose cases are held back to score the run. Take it out."
         )
 
 

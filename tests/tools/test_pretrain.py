@@ -184,6 +184,8 @@ def test_splits_are_named_or_refused(phantom_data, tmp_path, mistake):
     argv = arguments(phantom_data, tmp_path / "run", "--no-evaluate")
     line = mistake(train.main, *argv, "--set", "data.splits=[fold0, fold1]")
     assert "data.splits holds fold0, on which data.fold=0 validates" in line
+    line = mistake(train.main, *argv, "--set", "data.splits=[fold1, test]")
+    assert "data.splits holds test, whose cases are held back" in line
     line = mistake(train.main, *argv, "--set", "pretext.name=masked")
     assert "use tools/pretrain.py" in line
     assert not (tmp_path / "run").exists()
