@@ -1,13 +1,13 @@
 """Does pre-training pay? Whole-case Dice after fine-tuning on few labels, with it and without.
 
     python benchmarks/dpn.py --data data/hippocampus                    # about 2 hours of 2 cores
-    python benchmarks/dpn.py --data data/hippocampus --seeds 1 --labels 8
+    python benchmarks/dpn.py --data data/hippocampus --seeds 1 --labels 8 --tune-epochs 2 8
 
 For each seed DPN is pre-trained on all cases of the training folds, without their labels. Then two
-networks are trained on 4, 8, 16, 32 of these cases with the same steps: one from the pre-trained
-weights, one from random ones. Both are scored on the whole cases of the validation fold, which
-neither has seen; each takes the epoch with the best Dice on patches of it. Which cases have labels
-depends on the seed, by hash; more labels hold those of fewer.
+networks are trained on 4, 8, 16, 32 of these cases with the same steps, few (100) and more (400):
+one from the pre-trained weights, one from random ones. Both are scored on the whole cases of the
+validation fold, which neither has seen; each takes the epoch with the best Dice on patches of it.
+Which cases have labels depends on the seed, by hash; more labels hold those of fewer.
 
 Every run is a folder in --out, in a process of its own. Repeat the command to go on after an
 interruption; what is finished is not done again. Without --data nothing is measured.
@@ -16,6 +16,7 @@ interruption; what is finished is not done again. Without --data nothing is meas
 import argparse
 import csv
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -46,11 +47,12 @@ def main(argv=None):
         source = pretrain(args, seed)
         for count in args.labels:
             repeats = leave_out(manifest, validation, count, seed)
-            for arm in ARMS:
-                report = tune(args, arm, count, seed, repeats, source)
-                scores.setdefault((count, arm), []).append(case_scores(report))
+            for epochs, arm in itertools.product(args.tune_epochs, ARMS):
+                report = tune(args, arm, count, epochs, seed, repeats, source)
+                scores.setdefault((count, epochs, arm), []).append(case_scores(report))
     rows = [
-        compare(count, *(np.array(scores[count, arm]) for arm in ARMS)) for count in args.labels
+        compare(count, epochs, *(np.array(scores[count, epochs, arm]) for arm in ARMS))
+        for epochs, count in itertools.product(args.tune_epochs, args.labels)
     ]
     write(args, rows)
 
@@ -68,7 +70,7 @@ def parse_args(argv):
     add("--seeds", type=int, default=3)
     add("--fold", type=int, default=0)
     add("--pretrain-epochs", type=int, default=40, help="of 50 steps (default: 40)")
-    add("--tune-epochs", type=int, default=8, help="of 50 steps (default: 8)")
+    add("--tune-epochs", type=int, nargs="+", default=[2, 8], help="of 50 steps (default: 2 8)")
     every = {"metavar": "KEY=VALUE", "action": "append", "default": []}
     add("--set", **every, help="config key of all runs")
     add("--pretrain-set", **every, help="config key of the pre-training")
@@ -86,9 +88,9 @@ def pretrain(args, seed):
     return folder
 
 
-def tune(args, arm, count, seed, repeats, source):
+def tune(args, arm, count, epochs, seed, repeats, source):
     """Returns the report of tools/evaluate.py on a training with labels."""
-    folder, epochs = args.out / f"{arm}-{count:03d}-seed{seed}", args.tune_epochs
+    folder = args.out / f"{arm}-{count:03d}-epochs{epochs}-seed{seed}"
     report = folder / "evaluation" / f"fold{args.fold}" / "results.json"
     if not report.exists():
         settings = {"train.epochs": epochs, "train.seed": seed, "data.fold": args.fold}
@@ -151,7 +153,7 @@ def case_scores(report):
     return np.nanmean(np.array(dice, float), axis=1)
 
 
-def compare(count, scratch, pretrained):
+def compare(count, epochs, scratch, pretrained):
     """Compares two arrays of scores, `(seeds, cases)`, paired in both."""
     gain = pretrained - scratch
     rng = np.random.default_rng(0)
@@ -162,6 +164,7 @@ def compare(count, scratch, pretrained):
         draws.append(np.nanmean(gain[np.ix_(seeds, cases)]))
     return {
         "labels": count,
+        "steps": 50 * epochs,
         "scratch": np.nanmean(scratch),
         "pretrained": np.nanmean(pretrained),
         "gain": np.nanmean(gain),
@@ -177,14 +180,15 @@ def write(args, rows):
         f"Mean foreground Dice of whole cases of fold {args.fold}, {args.seeds} seed(s), pretext "
         f"{args.pretext}. Brackets: 95 % bootstrap over seeds and cases, in pairs.",
         "",
-        "| labelled cases | from scratch | pre-trained | difference |",
-        "|---|---|---|---|",
+        "| labelled cases | steps | from scratch | pre-trained | difference |",
+        "|---|---|---|---|---|",
     ]
     for row in rows:
         low, high = row["interval"]
         gain = f"{row['gain']:+.3f} ({low:+.3f} to {high:+.3f})"
         lines.append(
-            f"| {row['labels']} | {row['scratch']:.3f} | {row['pretrained']:.3f} | {gain} |"
+            f"| {row['labels']} | {row['steps']} | {row['scratch']:.3f} | "
+            f"{row['pretrained']:.3f} | {gain} |"
         )
     print("\n".join(["", *lines]))
     (args.out / "results.md").write_text("\n".join(lines) + "\n")
@@ -197,12 +201,17 @@ def draw(path, rows):
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    labels = [row["labels"] for row in rows]
-    for arm in ARMS:
-        (line,) = axes.plot(labels, [row[arm] for row in rows], marker="o", label=arm)
-        for row in rows:
-            seeds = row[f"{arm}_seeds"]
-            axes.plot([row["labels"]] * len(seeds), seeds, ".", alpha=0.4, color=line.get_color())
+    budgets = itertools.groupby(rows, key=lambda row: row["steps"])
+    for number, (steps, of_steps) in enumerate(budgets):
+        of_steps, color = list(of_steps), f"C{number}"
+        labels = [row["labels"] for row in of_steps]
+        for arm, style in zip(ARMS, ("--", "-"), strict=True):
+            means = [row[arm] for row in of_steps]
+            axes.plot(labels, means, style, marker="o", color=color, label=f"{arm}, {steps} steps")
+            for row in of_steps:
+                seeds = row[f"{arm}_seeds"]
+                axes.plot([row["labels"]] * len(seeds), seeds, ".", alpha=0.4, color=color)
+    labels = sorted({row["labels"] for row in rows})
     axes.set_xscale("log", base=2)
     axes.set_xticks(labels, [str(n) for n in labels])
     axes.set_xlabel("labelled training cases")
