@@ -82,11 +82,9 @@ def instance_map(ids, classes=None, scores=None):
     if 0 not in found:
         labels, found = labels + 1, np.append(0, found)
     named = found[found != 0].tolist()
-    kinds = [1 if classes is None else classes[n] for n in named]
-    values = [1.0 if scores is None else scores[n] for n in named]
-    return InstanceMap(
-        labels.astype(np.int32), np.array(values, np.float32), np.array(kinds, np.int32)
-    )
+    kinds = np.array([1 if classes is None else classes[n] for n in named], np.int32)
+    values = np.array([1.0 if scores is None else scores[n] for n in named], np.float32)
+    return InstanceMap(labels.astype(np.int32), values, kinds)
 
 
 def true_objects(ids, label, ignore_label=None):

@@ -13,7 +13,7 @@ from segkit.inference.overlay import COLOURS
 from segkit.metrics.instances.matching import matches
 from segkit.metrics.instances.overlaps import map_overlaps
 
-FOUND, MISSED, HIT, EXTRA = COLOURS[4], COLOURS[5], COLOURS[1], COLOURS[0]
+FOUND, MISSED, HIT, EXTRA = COLOURS[2], COLOURS[5], COLOURS[1], COLOURS[0]
 IGNORED = "0.6"
 
 

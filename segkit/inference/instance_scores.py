@@ -8,7 +8,6 @@ from segkit.errors import ShapeError
 from segkit.inference.coco_json import coco_annotations
 from segkit.inference.detections import Detections
 from segkit.inference.detections import InstanceMap
-from segkit.inference.detections import Truth
 from segkit.inference.detections import bounds
 from segkit.inference.detections import paint
 from segkit.inference.detections import separate

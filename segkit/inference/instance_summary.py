@@ -28,10 +28,10 @@ POLICY = (
     "mask_ap, box_ap: COCO average precision by pycocotools, over IoU 0.50 to 0.95 or at one; all "
     "detections count unless max_detections says otherwise. dsb2018 and aji: means over cases. "
     "pq = sq * dq: from sums over cases, at IoU 0.5. froc: mean share of objects found at 1/8 to 8 "
-    "false positives per case. count_error: mean of |predicted - true| objects per case; count_bias "
-    "without the sign taken off. A score without any object is left out of the means. dsb2018, pq, "
-    "aji and counts take objects with at least min_score. Intervals: 95 % percentile bootstrap over "
-    "cases, seed 0."
+    "false positives per case. count_error: mean of |predicted - true| objects per case; "
+    "count_bias: mean of predicted - true. What is undefined without objects is left out of the "
+    "means. dsb2018, pq, aji and counts take objects with at least min_score. Intervals: 95 % "
+    "percentile bootstrap over cases, seed 0."
 )
 
 

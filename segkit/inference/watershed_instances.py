@@ -58,14 +58,13 @@ def watershed_instances(probabilities, *, depth=1.0, min_size=1, spacing=None):
 def _cut_apart(mask, depth, spacing):
     """Numbers the objects of a mask from 1."""
     from skimage.morphology import local_maxima
-    from skimage.morphology import reconstruction
     from skimage.segmentation import watershed
 
     parts, _ = ndimage.label(mask)
     if mask.all() or not mask.any():
         return parts
     distance = ndimage.distance_transform_edt(mask, sampling=spacing)
-    lowered = reconstruction(np.maximum(distance - depth, 0), distance, method="dilation")
+    lowered = _reconstruct(np.maximum(distance - depth, 0), distance)
     full = np.ones((3,) * mask.ndim)
     summits = local_maxima(lowered, footprint=full) & (lowered > 0)
     markers, number = ndimage.label(summits, structure=full)
@@ -78,3 +77,16 @@ def _cut_apart(mask, depth, spacing):
     present = np.bincount(objects.ravel()) > 0
     present[0] = False
     return (np.cumsum(present) * present)[objects]
+
+
+def _reconstruct(seed, limit):
+    """Grows a landscape under another one until nothing changes.
+
+    From the distance to a border lowered a little this takes few rounds, which together are faster
+    than the queue of `skimage.morphology.reconstruction`.
+    """
+    while True:
+        grown = np.minimum(ndimage.maximum_filter(seed, 3), limit)
+        if np.array_equal(grown, seed):
+            return seed
+        seed = grown

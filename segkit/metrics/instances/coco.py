@@ -4,11 +4,14 @@ import contextlib
 import copy
 import io
 from collections import Counter
+from functools import partial
 
 import numpy as np
 
+from segkit.metrics.instances.coco_matching import match_image
 from segkit.metrics.instances.rle import mask_module
 
+LEVELS = np.linspace(0, 1, 101)
 AREAS = ("all", "small", "medium", "large")
 
 
@@ -79,6 +82,7 @@ class AveragePrecision:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
             self._evaluation = COCOeval(*map(_indexed, sets), iouType=kind)
             self._evaluation.params.maxDets = [self.max_detections]
+            self._evaluation.evaluateImg = partial(match_image, self._evaluation)
             self._evaluation.evaluate()
         self._thresholds = self._evaluation.params.iouThrs
         self._images = self._evaluation.evalImgs
@@ -108,7 +112,9 @@ class AveragePrecision:
         part.evalImgs = parts.reshape(self._shape)[..., images].ravel().tolist()
         with contextlib.redirect_stdout(io.StringIO()):
             part.accumulate()
-        precision, recall = (np.where(part.eval[k] < 0, np.nan, part.eval[k]) for k in _TABLES)
+        precision, recall = (
+            np.where(part.eval[k] < 0, np.nan, part.eval[k]) for k in ("precision", "recall")
+        )
         by_level = precision[..., 0].mean(axis=1)  # (thresholds, categories, areas)
         found = {"ap": by_level[..., 0].mean(axis=0)}
         found |= {"ap50": by_level[0, :, 0], "ap75": by_level[5, :, 0]}
@@ -130,15 +136,16 @@ class AveragePrecision:
         return {"ap": table.mean(axis=1), "ap50": table[:, 0], "ap75": table[:, 5]}
 
     def _rank(self, category):
-        """Joins the images' detections of a class, by falling score: image, hit, and not ignored.
+        """Joins the images' detections of a class, by falling score.
 
         Returns:
-            `(image, hits, counted, truths)`: shapes `(detections,)`, `(thresholds, detections)`
-            twice, and `(images,)`, the number of objects to be found.
+            `(truths, image, rows)`: the number of objects to be found in each image, the image of
+            each detection, and for each threshold on IoU the indices of the hits, and which
+            detections are not ignored, `None` for all.
         """
         start = category * self._shape[1] * self._shape[2]
         parts = self._images[start : start + self._shape[2]]
-        truths = [0 if p is None else np.count_nonzero(~p["gtIgnore"].astype(bool)) for p in parts]
+        truths = [0 if p is None else np.count_nonzero(p["gtIgnore"] == 0) for p in parts]
         parts = [(image, part) for image, part in enumerate(parts) if part is not None]
         none = np.zeros((len(self._thresholds), 0))
         scores = np.concatenate([[], *(part["dtScores"] for _, part in parts)])
@@ -148,30 +155,38 @@ class AveragePrecision:
             np.concatenate([none, *(p[key] for _, p in parts)], axis=1)[:, order] > 0
             for key in ("dtMatches", "dtIgnore")
         )
-        return image.astype(int)[order], matched & ~ignored, ~ignored, np.array(truths)
+        rows = [
+            (np.flatnonzero(hit & ~skip), ~skip if skip.any() else None)
+            for hit, skip in zip(matched, ignored, strict=True)
+        ]
+        return np.array(truths), image.astype(int)[order], rows
 
 
-_TABLES = ("precision", "recall")
+def _average_precision(truths, image, rows, weights):
+    """Average precision at each threshold on IoU, as COCO's evaluation interpolates it.
 
-
-def _average_precision(image, hits, counted, truths, weights):
-    """Average precision at each threshold on IoU, as COCO's evaluation interpolates it."""
+    Precision is needed at hits alone: between two of them it falls.
+    """
     total = (weights * truths).sum()
     if not total:
-        return np.full(len(hits), np.nan)
+        return np.full(len(rows), np.nan)
     each = np.asarray(weights, float)[image]
-    found, all_counted = (np.cumsum(each * marks, axis=1) for marks in (hits, counted))
-    precision = found / (all_counted + np.spacing(1))
-    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    best = np.pad(best, ((0, 0), (0, 1)))  # what is never recalled has precision 0
-    levels = np.linspace(0, 1, 101)
-    rows = zip(best, found / total, strict=True)
-    return np.array([row[np.searchsorted(recall, levels)].mean() for row, recall in rows])
+    ranked, found = np.cumsum(each), []
+    for hits, counted in rows:
+        above = ranked if counted is None else np.cumsum(each * counted)
+        recalled = np.cumsum(each[hits])
+        precision = recalled / (above[hits] + np.spacing(1))
+        best = np.maximum.accumulate(precision[::-1])[::-1]
+        places = np.searchsorted(recalled / total, LEVELS)
+        # Levels of recall that are never reached have precision 0.
+        found.append(best[places[places < len(best)]].sum() / len(LEVELS))
+    return np.array(found)
 
 
 def _dataset(entries, num_images, categories):
     return {
-        "images": [{"id": image} for image in range(num_images)],
+        # The sizes are looked up, but needed for polygons only.
+        "images": [{"id": image, "height": 0, "width": 0} for image in range(num_images)],
         "categories": [{"id": category} for category in categories],
         # An id of 0 would be taken for no match.
         "annotations": [entry | {"id": n} for n, entry in enumerate(entries, start=1)],

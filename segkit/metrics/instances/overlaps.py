@@ -35,7 +35,7 @@ class Overlaps(NamedTuple):
 
     @property
     def on_void(self):
-        """bool `(predictions,)`: more than half of it lies on ignored objects, or it is empty."""
+        """Whether most of each lies on ignored objects, or it is empty; bool `(predictions,)`."""
         return (self.void > self.predicted) | (self.predicted == 0)
 
     @property
