@@ -112,9 +112,8 @@ class AveragePrecision:
         part.evalImgs = parts.reshape(self._shape)[..., images].ravel().tolist()
         with contextlib.redirect_stdout(io.StringIO()):
             part.accumulate()
-        precision, recall = (
-            np.where(part.eval[k] < 0, np.nan, part.eval[k]) for k in ("precision", "recall")
-        )
+        tables = (part.eval["precision"], part.eval["recall"])
+        precision, recall = (np.where(table < 0, np.nan, table) for table in tables)
         by_level = precision[..., 0].mean(axis=1)  # (thresholds, categories, areas)
         found = {"ap": by_level[..., 0].mean(axis=0)}
         found |= {"ap50": by_level[0, :, 0], "ap75": by_level[5, :, 0]}

@@ -33,7 +33,8 @@ def match_image(evaluation, image, category, area_range, most):
     ious = evaluation.ious[image, category]
     nearby = []
     if len(ious):
-        nearby = _nearby(ious[:, order], truths, ignored, min(thresholds.min(), 1 - 1e-10))
+        ious = ious[: len(found), order]
+        nearby = _nearby(ious, truths, ignored, min(thresholds.min(), 1 - 1e-10))
     of_found, of_truths = (np.zeros((len(thresholds), len(n))) for n in (found, truths))
     skipped = np.zeros((len(thresholds), len(found)), bool)
     for row, threshold in enumerate(thresholds):
