@@ -77,11 +77,11 @@ def instance_map(ids, classes=None, scores=None):
     Returns:
         `InstanceMap`.
     """
-    found, labels = np.unique(ids, return_inverse=True)
-    labels = labels.reshape(np.shape(ids))
-    if 0 not in found:
-        labels, found = labels + 1, np.append(0, found)
-    named = found[found != 0].tolist()
+    ids = np.asarray(ids)
+    found = np.unique(ids)
+    found = found[found != 0]
+    labels = np.where(ids == 0, 0, np.searchsorted(found, ids) + 1)
+    named = found.tolist()
     kinds = np.array([1 if classes is None else classes[n] for n in named], np.int32)
     values = np.array([1.0 if scores is None else scores[n] for n in named], np.float32)
     return InstanceMap(labels.astype(np.int32), values, kinds)

@@ -57,8 +57,9 @@ def merge_tiles(detections, tiles, shape, *, agreement=0.5, margin=2.0):
         agreement: Two detections are the same object above this IoU of their masks within the
             overlap of their tiles. A cut one is also dropped if more than this share of it there
             lies in a whole one of its class.
-        margin: A detection is cut if it comes closer to an inner edge of its tile than this, in
-            pixels; above 0, since masks are not exact.
+        margin: By how many pixels a mask may be wrong. A detection that comes closer to an inner
+            edge of its tile is cut; one that is no deeper is dropped if another tile, which saw it
+            farther from its own edges, can be relied on.
 
     Returns:
         `Detections` with tight boxes. A joined object has the largest score and the class of its
@@ -77,6 +78,7 @@ def merge_tiles(detections, tiles, shape, *, agreement=0.5, margin=2.0):
     same = shared > agreement * (sizes.sum(axis=1) - shared)
     alike = found.classes[pairs[:, 0]] == found.classes[pairs[:, 1]]
     kept = _without_doubles(clearance, cut, pairs[same])
+    kept[_slivers(places, tiles, tile, shape, margin)] = False
     covered = shared[:, None] > agreement * sizes
     kept &= ~_behind_whole(pairs, kept & ~cut, cut, same[:, None] | (alike[:, None] & covered))
     parts = same & (kept & cut)[pairs].all(axis=1)
@@ -144,6 +146,21 @@ def _clearance(places, tiles, shape):
     return np.minimum(low, high).min(axis=1)
 
 
+def _slivers(places, tiles, tile, shape, margin):
+    """Indices of detections along an edge that another tile sees, with more around them."""
+    own = tiles[tile]
+    low = (places[:, 2:] - own[:, :2] <= margin) & (own[:, :2] > 0)
+    high = (own[:, 2:] - places[:, :2] <= margin) & (own[:, 2:] < np.asarray(shape))
+    thin = np.flatnonzero((low | high).any(axis=1))
+    inside = (
+        (_clearance(place[None], tiles, shape) >= margin)
+        & (tiles[:, :2] <= place[:2]).all(axis=1)
+        & (tiles[:, 2:] >= place[2:]).all(axis=1)
+        for place in places[thin]
+    )
+    return thin[np.fromiter((found.any() for found in inside), bool, len(thin))]
+
+
 def _seen_by_both(masks, places, tiles, pairs):
     """Pixels that pairs share, and those of each one, within the overlap of their tiles."""
     both = tiles[pairs]
@@ -201,7 +218,7 @@ def _join(found, places, kept, pairs):
     several = np.bincount(group[kept], minlength=number) > 1
     single = kept & ~several[group]
     joined = [_union(found, places, np.flatnonzero(group == n)) for n in np.flatnonzero(several)]
-    return tighten(_concatenate([found.take(np.flatnonzero(single)), *joined], found.shape))
+    return _concatenate([found.take(np.flatnonzero(single)), *joined], found.shape)
 
 
 def _union(found, places, members):

@@ -1,0 +1,251 @@
+import time
+
+import numpy as np
+import pytest
+
+from segkit.errors import ShapeError
+from segkit.inference.detections import Detections
+from segkit.inference.detections import InstanceMap
+from segkit.inference.detections import instance_map
+from segkit.inference.detections import paint
+from segkit.inference.detections import separate
+from segkit.inference.merge_tiles import box_pairs
+from segkit.inference.merge_tiles import merge_tiles
+from segkit.inference.merge_tiles import tile_rectangles
+
+
+def detect(found, tiles, *, scores=None, noise=None):
+    """What a perfect network sees in each tile; with `noise`, up to a pixel off at each side."""
+    seen = []
+    for index, (y0, x0, y1, x1) in enumerate(tiles):
+        ids = found.labels[y0:y1, x0:x1]
+        here = np.unique(ids[ids > 0])
+        classes = {n: found.classes[n - 1] for n in here}
+        parts = separate(instance_map(ids, classes))
+        if noise is not None:
+            parts = shake(parts, np.random.default_rng([noise, index]))
+        boxes = parts.boxes + np.array([y0, x0, y0, x0], np.float32)
+        if scores is not None:
+            parts = parts._replace(scores=np.full(len(boxes), scores[index], np.float32))
+        seen.append(parts._replace(boxes=boxes, shape=found.labels.shape))
+    return seen
+
+
+def shake(parts, rng):
+    """Takes a row or a column of pixels off a side of each mask that keeps some."""
+    boxes, masks = [], []
+    for box, mask in zip(parts.boxes, parts.masks, strict=True):
+        cut = [0, 0, 0, 0]
+        if min(mask.shape) > 4:
+            cut[rng.integers(4)] = 1
+        top, left, bottom, right = cut
+        height, width = mask.shape
+        masks.append(mask[top : height - bottom, left : width - right])
+        boxes.append(box + np.array([top, left, -bottom, -right]))
+    return parts._replace(boxes=np.array(boxes, np.float32).reshape(-1, 4), masks=masks)
+
+
+def discs(shape, spacing, radius, seed=0):
+    """Discs of random radii up to `radius` on a jittered grid; neighbours may touch."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(shape, np.int32)
+    number = 0
+    for cy in range(spacing // 2, shape[0], spacing):
+        for cx in range(spacing // 2, shape[1], spacing):
+            y, x = rng.integers(-3, 4, 2) + np.array([cy, cx])
+            r = rng.integers(3, radius + 1)
+            top, left = max(y - r, 0), max(x - r, 0)
+            window = labels[top : y + r + 1, left : x + r + 1]
+            yy, xx = np.ogrid[top : top + window.shape[0], left : left + window.shape[1]]
+            inside = ((yy - y) ** 2 + (xx - x) ** 2 <= r * r) & (window == 0)
+            if inside.sum() > 9:
+                number += 1
+                window[inside] = number
+    return instance_map(labels)
+
+
+def blank(*shapes, size=(64, 160)):
+    """Objects given as slices of an image."""
+    labels = np.zeros(size, np.int32)
+    for number, places in enumerate(shapes, start=1):
+        for place in places:
+            labels[place] = number
+    return instance_map(labels)
+
+
+def same_objects(merged, found):
+    """Whether two sets of disjoint objects are equal, whatever their order."""
+    painted = paint(merged, visible=0)
+    assert len(painted.scores) == len(merged.scores)
+    assert len(merged.scores) == len(found.scores)
+    number = len(found.scores) + 1
+    pairs = np.bincount((painted.labels * number + found.labels).ravel(), minlength=number**2)
+    table = pairs.reshape(number, number) > 0  # each object, and the background, has one partner
+    return (table.sum(axis=0) <= 1).all() and (table.sum(axis=1) <= 1).all()
+
+
+TWO = np.array([[0, 0, 64, 96], [0, 64, 64, 160]])  # both see columns 64 to 95
+
+
+@pytest.mark.parametrize(
+    ("columns", "what"),
+    [
+        ((70, 90), "whole in both"),
+        ((20, 80), "whole in the first, cut in the second"),
+        ((80, 140), "cut in the first, whole in the second"),
+        ((90, 97), "barely cut in the first"),
+        ((94, 130), "a sliver in the first"),
+        ((30, 66), "a sliver in the second"),
+        ((40, 130), "larger than the overlap, cut in both"),
+        ((0, 160), "from edge to edge"),
+        ((40, 96), "ends at the edge of the first"),
+        ((64, 130), "begins at the edge of the second"),
+        ((10, 40), "seen by one alone"),
+    ],
+)
+@pytest.mark.parametrize("scores", [(0.9, 0.6), (0.6, 0.9)])
+def test_an_object_at_a_seam_is_there_once_and_whole(columns, what, scores):
+    found = blank([np.s_[20:40, slice(*columns)]])
+    merged = merge_tiles(detect(found, TWO, scores=scores), TWO, (64, 160))
+    assert same_objects(merged, found), what
+    assert merged.boxes.tolist() == [[20, columns[0], 40, columns[1]]]
+
+
+def test_a_whole_detection_is_preferred_to_a_better_scored_part():
+    found = blank([np.s_[20:40, 80:140]])
+    merged = merge_tiles(detect(found, TWO, scores=(0.99, 0.4)), TWO, (64, 160))
+    assert merged.scores.tolist() == [np.float32(0.4)]
+
+
+def test_of_two_whole_detections_the_one_farther_from_the_edges_is_kept():
+    found = blank([np.s_[20:40, 68:80]])  # 16 columns from the first one's edge, 4 from the other's
+    merged = merge_tiles(detect(found, TWO, scores=(0.5, 0.9)), TWO, (64, 160))
+    assert merged.scores.tolist() == [np.float32(0.5)]
+
+
+def test_a_part_whose_whole_no_tile_detected_is_kept():
+    found = blank([np.s_[20:40, 80:140]])
+    seen = detect(found, TWO)
+    merged = merge_tiles([seen[0], seen[1].take([])], TWO, (64, 160))
+    assert merged.boxes.tolist() == [[20, 80, 40, 96]]
+
+
+def test_a_joined_object_has_the_best_score_and_the_class_of_its_largest_part():
+    found = blank([np.s_[20:40, 50:150]])
+    first, second = detect(found, TWO, scores=(0.9, 0.6))
+    first = first._replace(classes=np.array([2], np.int32))
+    merged = merge_tiles([first, second], TWO, (64, 160))
+    assert merged.scores.tolist() == [np.float32(0.9)]
+    assert merged.classes.tolist() == [1]
+
+
+def test_touching_and_nested_objects_stay_apart():
+    long = [np.s_[10:30, 40:130]], [np.s_[30:50, 40:130]], [np.s_[50:60, 60:100]]
+    found = blank(*long)
+    assert same_objects(merge_tiles(detect(found, TWO), TWO, (64, 160)), found)
+    # A lesion within an organ, each with a mask and a class of its own, both cut by both tiles.
+    organ = blank([np.s_[5:60, 20:140]])
+    lesion = blank([np.s_[20:45, 50:110]])._replace(classes=np.array([2], np.int32))
+    seen = [
+        Detections(
+            np.concatenate([a.boxes, b.boxes]),
+            np.concatenate([a.scores, b.scores]),
+            np.concatenate([a.classes, b.classes]),
+            a.masks + b.masks,
+            a.shape,
+        )
+        for a, b in zip(detect(organ, TWO), detect(lesion, TWO), strict=True)
+    ]
+    merged = merge_tiles(seen, TWO, (64, 160))
+    boxes = dict(zip(merged.classes.tolist(), merged.boxes.tolist(), strict=True))
+    assert boxes == {1: [5, 20, 60, 140], 2: [20, 50, 45, 110]}
+
+
+def test_a_lesion_cut_by_a_tile_is_not_swallowed_by_a_whole_organ_of_another_class():
+    organ = blank([np.s_[5:60, 66:150]])
+    lesion = blank([np.s_[20:45, 80:110]])._replace(classes=np.array([2], np.int32))
+    second, first = detect(organ, TWO)[1], detect(lesion, TWO)[0]
+    merged = merge_tiles([first, second], TWO, (64, 160))
+    assert sorted(merged.classes.tolist()) == [1, 2]
+
+
+@pytest.mark.parametrize("noise", [None, 0, 1])
+@pytest.mark.parametrize("overlap", [8, 24, 40])
+def test_a_mosaic_of_small_and_large_objects_comes_out_whole(overlap, noise):
+    found = discs((200, 260), 26, 13)
+    tiles = tile_rectangles((200, 260), (64, 80), overlap)
+    merged = merge_tiles(detect(found, tiles, noise=noise), tiles, (200, 260))
+    if noise is None:
+        assert same_objects(merged, found)
+    else:
+        assert len(merged.scores) == len(found.scores)
+        painted = paint(merged, visible=0).labels
+        assert (painted > 0).sum() / (found.labels > 0).sum() > 0.85
+
+
+def test_a_ring_across_many_tiles_is_joined():
+    labels = np.zeros((200, 200), np.int32)
+    yy, xx = np.mgrid[:200, :200]
+    distance = np.hypot(yy - 100, xx - 100)
+    labels[(distance < 90) & (distance > 70)] = 1
+    labels[distance < 30] = 2
+    found = instance_map(labels)
+    tiles = tile_rectangles((200, 200), (72, 72), 24)
+    merged = merge_tiles(detect(found, tiles), tiles, (200, 200))
+    assert same_objects(merged, found)
+
+
+def test_a_mosaic_of_2048_pixels_comes_out_whole_and_fast():
+    found = discs((2048, 2048), 32, 17, seed=1)
+    tiles = tile_rectangles((2048, 2048), (256, 256), 48)
+    seen = detect(found, tiles)
+    start = time.perf_counter()
+    merged = merge_tiles(seen, tiles, (2048, 2048))
+    seconds = time.perf_counter() - start
+    assert len(found.scores) > 4000
+    assert same_objects(merged, found)
+    assert seconds < 20  # half a second on one core; all pairs of masks would take hours
+
+
+def test_no_detection_and_no_inner_edge():
+    found = blank([np.s_[0:64, 0:160]])
+    whole = np.array([[0, 0, 64, 160]])
+    assert same_objects(merge_tiles(detect(found, whole), whole, (64, 160)), found)
+    nothing = detect(blank(), TWO)
+    assert len(merge_tiles(nothing, TWO, (64, 160)).scores) == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pairs_of_boxes_are_those_of_all_against_all(seed):
+    rng = np.random.default_rng(seed)
+    low = rng.integers(0, 60, (80, 2))
+    boxes = np.concatenate([low, low + rng.choice([1, 3, 8, 40], (80, 2))], axis=1)
+    expected = [
+        (a, b)
+        for a in range(80)
+        for b in range(a + 1, 80)
+        if (np.maximum(boxes[a, :2], boxes[b, :2]) < np.minimum(boxes[a, 2:], boxes[b, 2:])).all()
+    ]
+    assert box_pairs(boxes).tolist() == [list(pair) for pair in expected]
+    assert box_pairs(np.empty((0, 4))).shape == (0, 2)
+
+
+def test_tiles_cover_the_image_with_the_overlap_asked_for():
+    tiles = tile_rectangles((100, 50), (40, 64), 8)
+    assert tiles.tolist() == [[0, 0, 40, 50], [30, 0, 70, 50], [60, 0, 100, 50]]
+    for size in range(1, 200):
+        starts = tile_rectangles((size, 10), (32, 10), 8)
+        assert starts[0, 0] == 0
+        assert starts[-1, 2] == size
+        assert (starts[:-1, 2] - starts[1:, 0] >= 8).all()
+
+
+def test_an_overlap_as_large_as_a_tile_is_refused():
+    with pytest.raises(ShapeError, match="smaller than a tile"):
+        tile_rectangles((100, 100), (32, 32), 32)
+
+
+def test_maps_are_as_they_were_painted():
+    found = discs((100, 100), 26, 12)
+    assert isinstance(found, InstanceMap)
+    assert same_objects(separate(found), found)
