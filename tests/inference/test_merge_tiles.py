@@ -249,3 +249,72 @@ def test_maps_are_as_they_were_painted():
     found = discs((100, 100), 26, 12)
     assert isinstance(found, InstanceMap)
     assert same_objects(separate(found), found)
+
+
+def slow_merge(seen, tiles, shape, agreement=0.5, margin=2):
+    """The rules of the docstring on whole masks, one pair after the other."""
+    parts = []
+    for (y0, x0, y1, x1), found in zip(tiles, seen, strict=True):
+        for box, mask in zip(found.boxes.astype(int), found.masks, strict=True):
+            whole, view = np.zeros(shape, bool), np.zeros(shape, bool)
+            whole[box[0] : box[2], box[1] : box[3]] = mask
+            view[y0:y1, x0:x1] = True
+            gaps = [box[0] - y0, box[1] - x0, y1 - box[2], x1 - box[3]]
+            reach = [box[2] - y0, box[3] - x0, y1 - box[0], x1 - box[1]]
+            inner = [y0 > 0, x0 > 0, y1 < shape[0], x1 < shape[1]]
+            clearance = min([g for g, i in zip(gaps, inner, strict=True) if i], default=np.inf)
+            thin = any(r <= margin and i for r, i in zip(reach, inner, strict=True))
+            parts.append((whole, view, clearance, thin, box))
+
+    def agree(a, b):
+        both = parts[a][1] & parts[b][1]
+        one, two = parts[a][0] & both, parts[b][0] & both
+        shared = (one & two).sum()
+        same = shared > agreement * (one | two).sum()
+        return same, same or shared > agreement * one.sum()
+
+    def other_view(n):
+        y0, x0, y1, x1 = parts[n][4]
+        for ty0, tx0, ty1, tx1 in tiles:
+            gaps = [y0 - ty0, x0 - tx0, ty1 - y1, tx1 - x1]
+            inner = [ty0 > 0, tx0 > 0, ty1 < shape[0], tx1 < shape[1]]
+            if min(gaps) >= 0 and all(g >= margin for g, i in zip(gaps, inner, strict=True) if i):
+                return True
+        return False
+
+    whole = [n for n, p in enumerate(parts) if p[2] >= margin]
+    whole.sort(key=lambda n: -parts[n][2])
+    kept = []
+    for n in whole:
+        if not any((parts[n][1] != parts[k][1]).any() and agree(n, k)[0] for k in kept):
+            kept.append(n)
+    kept = [n for n in kept if not (parts[n][3] and other_view(n))]
+    cut = [n for n, p in enumerate(parts) if p[2] < margin and not (p[3] and other_view(n))]
+    cut = [n for n in cut if not any(agree(n, k)[1] for k in kept)]
+    groups = [{n} for n in cut]
+    for a in cut:
+        for b in cut:
+            if a < b and (parts[a][1] != parts[b][1]).any() and agree(a, b)[0]:
+                one, two = (next(g for g in groups if n in g) for n in (a, b))
+                if one is not two:
+                    groups.remove(two)
+                    one |= two
+    masks = [parts[n][0] for n in kept]
+    return masks + [np.any([parts[n][0] for n in group], axis=0) for group in groups]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_noisy_tiles_merge_as_in_a_slow_version(seed):
+    rng = np.random.default_rng(seed)
+    found = discs((72, 88), 18, 12, seed=seed)
+    tiles = tile_rectangles((72, 88), (36, 40), int(rng.integers(4, 16)))
+    seen = detect(found, tiles, noise=seed)
+    for _ in range(2):  # worse noise: up to two pixels, and some detections lost
+        seen = [shake(d, rng).take(np.flatnonzero(rng.random(len(d.scores)) < 0.9)) for d in seen]
+    merged = merge_tiles(seen, tiles, (72, 88))
+    ours = []
+    for (y0, x0, y1, x1), mask in zip(merged.boxes.astype(int), merged.masks, strict=True):
+        whole = np.zeros((72, 88), bool)
+        whole[y0:y1, x0:x1] = mask
+        ours.append(whole.tobytes())
+    assert sorted(ours) == sorted(mask.tobytes() for mask in slow_merge(seen, tiles, (72, 88)))

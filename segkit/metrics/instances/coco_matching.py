@@ -29,31 +29,29 @@ def match_image(evaluation, image, category, area_range, most):
     ranks = np.argsort([-d["score"] for d in found], kind="stable")[:most]
     truths, ignored = [truths[n] for n in order], ignored[order]
     found = [found[n] for n in ranks]
-    thresholds = evaluation.params.iouThrs
+    thresholds = np.minimum(evaluation.params.iouThrs, 1 - 1e-10).tolist()
     ious = evaluation.ious[image, category]
     nearby = []
     if len(ious):
         ious = ious[: len(found), order]
-        nearby = _nearby(ious, truths, ignored, min(thresholds.min(), 1 - 1e-10))
+        nearby = _nearby(ious, truths, ignored, min(thresholds))
+    found_ids, true_ids = [d["id"] for d in found], [g["id"] for g in truths]
     of_found, of_truths = (np.zeros((len(thresholds), len(n))) for n in (found, truths))
     skipped = np.zeros((len(thresholds), len(found)), bool)
     for row, threshold in enumerate(thresholds):
-        taken = set()
-        for index, candidates in enumerate(nearby):
-            match = _best(candidates, taken, min(threshold, 1 - 1e-10))
-            if match is not None:
-                taken.add(match)
-                skipped[row, index] = ignored[match]
-                of_found[row, index] = truths[match]["id"]
-                of_truths[row, match] = found[index]["id"]
+        pairs = np.array(_pairs(nearby, threshold), int).reshape(-1, 2)
+        detections, objects = pairs.T
+        skipped[row, detections] = ignored[objects]
+        of_found[row, detections] = np.array(true_ids)[objects]
+        of_truths[row, objects] = np.array(found_ids)[detections]
     outside = np.array([_outside(d, area_range) for d in found], bool)
     return {
         "image_id": image,
         "category_id": category,
         "aRng": area_range,
         "maxDet": most,
-        "dtIds": [d["id"] for d in found],
-        "gtIds": [g["id"] for g in truths],
+        "dtIds": found_ids,
+        "gtIds": true_ids,
         "dtMatches": of_found,
         "gtMatches": of_truths,
         "dtScores": [d["score"] for d in found],
@@ -68,11 +66,22 @@ def _outside(entry, area_range):
 
 def _nearby(ious, truths, ignored, lowest):
     """Per detection the objects that it could match: index, IoU, whether crowd and ignored."""
-    candidates = [[] for _ in ious]
-    for row, column in zip(*(n.tolist() for n in np.nonzero(ious >= lowest)), strict=True):
+    candidates, close = [[] for _ in ious], np.nonzero(ious >= lowest)
+    for row, column, iou in zip(*(n.tolist() for n in (*close, ious[close])), strict=True):
         crowd = bool(truths[column]["iscrowd"])
-        candidates[row].append((column, ious[row, column], crowd, bool(ignored[column])))
+        candidates[row].append((column, iou, crowd, bool(ignored[column])))
     return candidates
+
+
+def _pairs(nearby, threshold):
+    """Pairs of detection and object, in the order of the detections."""
+    taken, pairs = set(), []
+    for index, candidates in enumerate(nearby):
+        match = _best(candidates, taken, threshold) if candidates else None
+        if match is not None:
+            taken.add(match)
+            pairs.append((index, match))
+    return pairs
 
 
 def _best(candidates, taken, threshold):
