@@ -115,6 +115,28 @@ def true_objects(ids, label, ignore_label=None):
     return Truth(labels, classes, classes == (-1 if ignore_label is None else ignore_label))
 
 
+def without_vanished(objects):
+    """Returns the objects that have a pixel, numbered anew: small ones vanish where maps shrink.
+
+    Args:
+        objects: `InstanceMap` or `Truth`.
+
+    Raises:
+        ShapeError: If an id stands in the map that nothing is known of.
+    """
+    number = len(objects.classes)
+    sizes = np.bincount(objects.labels.ravel(), minlength=number + 1)
+    if len(sizes) > number + 1:
+        raise ShapeError(
+            f"a map holds the id {len(sizes) - 1}, but classes of {number} objects were given. "
+            "Number the objects from 1 and list the class of each."
+        )
+    present = sizes[1:] > 0
+    numbers = np.append(0, np.cumsum(present) * present).astype(np.int32)
+    columns = {name: getattr(objects, name)[present] for name in objects._fields[1:]}
+    return objects._replace(labels=numbers[objects.labels], **columns)
+
+
 def bounds(boxes, shape):
     """Returns the pixels that boxes touch, `(objects, 4)` ints, within the image."""
     boxes = np.asarray(boxes, float).reshape(-1, 4)

@@ -9,6 +9,7 @@ from segkit.inference.detections import Detections
 from segkit.inference.detections import InstanceMap
 from segkit.inference.detections import bounds
 from segkit.inference.detections import separate
+from segkit.inference.detections import without_vanished
 from segkit.inference.overlay import COLOURS
 from segkit.metrics.instances.matching import matches
 from segkit.metrics.instances.overlaps import map_overlaps
@@ -90,6 +91,7 @@ def _show(axes, image):
 
 
 def _compare(axes, truth, found):
+    truth, found = without_vanished(truth), without_vanished(found)
     overlaps = map_overlaps(truth.labels, found.labels, truth.ignored, len(found.scores))
     true, predicted = overlaps.pairs[matches(overlaps)].T
     of_truth = np.full(len(truth.classes), MISSED, object)

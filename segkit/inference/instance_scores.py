@@ -11,6 +11,7 @@ from segkit.inference.detections import InstanceMap
 from segkit.inference.detections import bounds
 from segkit.inference.detections import paint
 from segkit.inference.detections import separate
+from segkit.inference.detections import without_vanished
 from segkit.metrics.instances.aggregated_jaccard import aggregated_jaccard
 from segkit.metrics.instances.aggregated_jaccard import aji_parts
 from segkit.metrics.instances.froc import froc_hits
@@ -141,6 +142,7 @@ def _as_image(objects):
     """Lays the slices of a volume under each other; no score but those of boxes minds."""
     if isinstance(objects, Detections):
         return objects
+    objects = without_vanished(objects)
     return objects._replace(labels=objects.labels.reshape(-1, objects.labels.shape[-1]))
 
 

@@ -10,6 +10,7 @@ from segkit.inference.detections import paint
 from segkit.inference.detections import separate
 from segkit.inference.detections import tighten
 from segkit.inference.detections import true_objects
+from segkit.inference.detections import without_vanished
 from segkit.inference.paste_masks import paste_masks
 
 
@@ -42,6 +43,17 @@ def test_a_true_object_has_the_class_of_most_of_its_pixels():
 def test_maps_of_different_images_are_refused():
     with pytest.raises(ShapeError, match=r"\(2, 3\) and classes \(2, 4\)"):
         true_objects(np.zeros((2, 3), int), np.zeros((2, 4), int))
+
+
+def test_objects_that_have_vanished_are_left_out():
+    labels = np.array([[0, 3, 1]], np.int32)
+    found = InstanceMap(labels, np.array([0.9, 0.8, 0.7]), np.array([1, 2, 3]))
+    kept = without_vanished(found)
+    assert kept.labels.tolist() == [[0, 2, 1]]
+    assert kept.scores.tolist() == [0.9, 0.7]
+    assert kept.classes.tolist() == [1, 3]
+    with pytest.raises(ShapeError, match="the id 3, but classes of 2 objects"):
+        without_vanished(InstanceMap(labels, np.ones(2), np.ones(2, int)))
 
 
 def test_bounds_are_the_pixels_touched_within_the_image():

@@ -15,9 +15,11 @@ from segkit.inference.detections import Truth
 from segkit.inference.detections import instance_map
 from segkit.inference.detections import separate
 from segkit.inference.instance_report import instance_table
+from segkit.inference.instance_report import method_table
 from segkit.inference.instance_report import worst_median_best
 from segkit.inference.instance_report import write_instance_pictures
 from segkit.inference.instance_report import write_instances
+from segkit.inference.instance_report import write_results
 from segkit.inference.instance_scores import class_values
 from segkit.inference.instance_scores import score_case
 from segkit.inference.instance_summary import SCORES
@@ -102,6 +104,14 @@ def test_ignored_objects_count_for_nothing():
     assert reports == [pytest.approx(1), pytest.approx(1)]
 
 
+def test_objects_that_vanished_from_a_map_count_for_nothing():
+    truth = true(classes=(1, 1, 2, 1))
+    case = score_case("a", truth, found(classes=(1, 1, 2, 2)), 3)
+    for counted in case.classes:
+        assert class_values(counted)["dsb2018"] == class_values(counted)["pq"] == 1
+    assert len(case.truth) == len(case.found) == 3
+
+
 def test_a_volume_is_scored_as_a_whole_and_its_boxes_are_not():
     labels = np.stack([TRUTH, TRUTH, np.where(TRUTH == 1, 1, 0)])
     guess = labels.copy()
@@ -181,8 +191,9 @@ def test_average_precision_of_a_group_is_that_of_its_cases_alone():
 
 def test_files_and_table_say_what_the_report_says(tmp_path):
     report = summarise_instances(cases(), NAMES, {"run": "r"}, resamples=20)
+    write_results(tmp_path, report)
     write_instances(tmp_path, report)
-    assert json.loads((tmp_path / "instances.json").read_text()) == report
+    assert json.loads((tmp_path / "results.json").read_text()) == report
     with open(tmp_path / "instances.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(r["case"], r["group"], r["class"]) for r in rows[:2]] == [
@@ -197,6 +208,24 @@ def test_files_and_table_say_what_the_report_says(tmp_path):
     line = next(line for line in table.splitlines() if line.startswith("cell"))
     assert f"{cell['mask_ap']:.3f}" in line
     assert f"{cell['pq']:.3f}" in line
+
+
+def test_methods_stand_side_by_side_on_the_same_cases_only():
+    parts = cases()[:2]
+    perfect = [score_case(c.case, true(), found(), 3, group=c.group) for c in parts]
+    reports = {
+        name: summarise_instances(scored, NAMES, {}, resamples=2)
+        for name, scored in (("network", parts), ("watershed", perfect))
+    }
+    lines = method_table(reports).splitlines()
+    assert lines[0] == "all: 2 cases"
+    assert [line.split()[0] for line in lines[2:6:2]] == ["network", "watershed"]
+    mean = reports["network"]["groups"]["all"]["mean"]
+    assert f"{mean['dsb2018']:.3f}" in lines[2]
+    assert set(lines[4].split()[1:-2]) == {"1.000"}
+    other = summarise_instances(perfect[:1], NAMES, {}, resamples=2)
+    with pytest.raises(DataError, match="watershed was scored on other cases than network"):
+        method_table({"network": reports["network"], "watershed": other})
 
 
 def test_the_worst_the_median_and_the_best_case_are_drawn(tmp_path):
