@@ -207,6 +207,29 @@ def test_a_mosaic_of_2048_pixels_comes_out_whole_and_fast():
     assert seconds < 20  # half a second on one core; all pairs of masks would take hours
 
 
+def test_real_nuclei_come_out_whole(shared_data):
+    from PIL import Image
+
+    folder = shared_data / "dsb2018" / "stage1_train"
+    if not folder.is_dir():
+        pytest.skip(f"no nuclei at {folder}")
+    for case in sorted(folder.iterdir()):
+        masks = sorted((case / "masks").iterdir())
+        with Image.open(masks[0]) as first:
+            labels = np.zeros(first.size[::-1], np.int32)
+        if min(labels.shape) >= 512 and len(masks) > 60:
+            break
+    for number, path in enumerate(masks, start=1):
+        labels[np.asarray(Image.open(path)) > 0] = number
+    found = instance_map(labels)
+    for overlap in (16, 48):
+        tiles = tile_rectangles(labels.shape, (160, 192), overlap)
+        merged = merge_tiles(detect(found, tiles), tiles, labels.shape)
+        assert same_objects(merged, found)
+        noisy = merge_tiles(detect(found, tiles, noise=0), tiles, labels.shape)
+        assert len(noisy.scores) == len(found.scores)
+
+
 def test_no_detection_and_no_inner_edge():
     found = blank([np.s_[0:64, 0:160]])
     whole = np.array([[0, 0, 64, 160]])

@@ -32,6 +32,22 @@ def test_ignored_objects_are_the_papers_void():
     np.testing.assert_allclose(parts(TRUTH, reaching, (False, False, True)), [1.4, 2, 1, 0])
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_random_maps_agree_with_a_slow_version(random_maps, seed):
+    truth, found = random_maps(seed)
+    matched = []
+    for t in range(1, truth.max() + 1):
+        for f in range(1, found.max() + 1):
+            iou = ((truth == t) & (found == f)).sum() / ((truth == t) | (found == f)).sum()
+            matched += [iou] if iou > 0.5 else []
+    assert matched
+    numbers = [len(matched), found.max() - len(matched), truth.max() - len(matched)]
+    ours = parts(truth, found, np.zeros(truth.max(), bool))
+    np.testing.assert_allclose(ours, [sum(matched), *numbers])
+    expected = sum(matched) / (numbers[0] + numbers[1] / 2 + numbers[2] / 2)
+    assert panoptic_quality(ours)[0] == pytest.approx(expected)
+
+
 def test_parts_of_images_add_up():
     one, two = parts(TRUTH, FOUND), parts(TRUTH, TRUTH)
     pq, _, _ = panoptic_quality(np.stack([one, two, one + two]))
