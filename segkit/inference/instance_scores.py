@@ -63,11 +63,11 @@ class CaseScores(NamedTuple):
     boxes: bool
 
 
-def score_case(case, truth, found, num_classes, *, group=None, min_score=0.5, froc_iou=0.5):
+def score_case(case, truth, found, num_classes, *, group=None, min_score=None, froc_iou=0.5):
     """Counts what is found in a case.
 
     Average precision and FROC take all detections with their scores, as masks that may overlap.
-    The other scores take decisions: the objects with at least `min_score`, painted into one map.
+    The other scores take decisions: detections with at least `min_score`, painted into one map.
 
     Args:
         case: Id of the case.
@@ -75,7 +75,8 @@ def score_case(case, truth, found, num_classes, *, group=None, min_score=0.5, fr
         found: `Detections`, or an `InstanceMap` of an image or a volume.
         num_classes: Number of classes, background included.
         group: Kind of the case, for scores of each kind.
-        min_score: Lowest score of an object that is said to be there.
+        min_score: Lowest score of an object that is said to be there; `None` for 0.5 of
+            `Detections`, and for all objects of an `InstanceMap`, which is a decision already.
         froc_iou: Threshold on IoU above which FROC takes an object as found.
 
     Returns:
@@ -148,8 +149,8 @@ def _as_image(objects):
 
 def _decided(found, min_score):
     if isinstance(found, Detections):
-        return paint(found, min_score=min_score)
-    kept = found.scores >= min_score
+        return paint(found, min_score=0.5 if min_score is None else min_score)
+    kept = found.scores >= (0 if min_score is None else min_score)
     number = np.append(0, np.cumsum(kept) * kept)
     return InstanceMap(number[found.labels], found.scores[kept], found.classes[kept])
 

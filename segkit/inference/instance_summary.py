@@ -30,7 +30,7 @@ POLICY = (
     "pq = sq * dq: from sums over cases, at IoU 0.5. froc: mean share of objects found at 1/8 to 8 "
     "false positives per case. count_error: mean of |predicted - true| objects per case; "
     "count_bias: mean of predicted - true. What is undefined without objects is left out of the "
-    "means. dsb2018, pq, aji and counts take objects with at least min_score. Intervals: 95 % "
+    "means. dsb2018, pq, aji and counts take what is decided to be there. Intervals: 95 % "
     "percentile bootstrap over cases, seed 0."
 )
 
@@ -76,7 +76,7 @@ class _Scorer:
             counted = [[getattr(one, name) for one in case.classes] for case in cases]
             return np.array(counted, float)
 
-        self.num_cases = len(cases)
+        self.num_cases, self.num_classes = len(cases), num_classes
         self._dsb = dsb_score(stack("matches"))
         self._panoptic = stack("panoptic")
         self._aji = aggregated_jaccard(stack("aji"))
@@ -139,8 +139,7 @@ def _intervals(scorer, chosen, names, resamples):
         drawn = chosen[rng.integers(len(chosen), size=len(chosen))]
         values = scorer.scores(np.bincount(drawn, minlength=scorer.num_cases).astype(float))
         draws.append([_with_mean(values[name]) for name in names])
-    width = len(_with_mean(scorer.scores(np.ones(scorer.num_cases))["pq"]))
-    table = np.array(draws).reshape(-1, len(names), width)
+    table = np.array(draws).reshape(-1, len(names), scorer.num_classes + 1)
     return {
         name: np.array([percentile_interval(column) for column in table[:, n].T])
         for n, name in enumerate(names)

@@ -80,7 +80,7 @@ def merge_tiles(detections, tiles, shape, *, agreement=0.5, margin=2.0):
     kept = _without_doubles(clearance, cut, pairs[same])
     kept[_slivers(places, tiles, tile, shape, margin)] = False
     covered = shared[:, None] > agreement * sizes
-    kept &= ~_behind_whole(pairs, kept & ~cut, cut, same[:, None] | (alike[:, None] & covered))
+    kept &= ~_behind_whole(pairs, cut, same[:, None] | (alike[:, None] & covered))
     parts = same & (kept & cut)[pairs].all(axis=1)
     return _join(found, places, kept, pairs[parts])
 
@@ -197,14 +197,14 @@ def _without_doubles(clearance, cut, same):
     return kept
 
 
-def _behind_whole(pairs, whole, cut, same):
+def _behind_whole(pairs, cut, same):
     """Marks cut detections that are the same as a whole one.
 
     `same` is bool `(pairs, 2)`: whether the first, or the second, of a pair could be dropped.
     """
     dropped = np.zeros(len(cut), bool)
     for mine, other in ((0, 1), (1, 0)):
-        hits = same[:, mine] & cut[pairs[:, mine]] & whole[pairs[:, other]]
+        hits = same[:, mine] & cut[pairs[:, mine]] & ~cut[pairs[:, other]]
         dropped[pairs[hits, mine]] = True
     return dropped
 

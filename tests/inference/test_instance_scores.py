@@ -90,6 +90,18 @@ def test_masks_that_overlap_are_painted_for_decisions_and_kept_for_precision():
     assert len(case.found) == 4
 
 
+def test_a_map_is_a_decision_whatever_its_scores_unless_a_lowest_one_is_given():
+    guess = found(scores=(0.9, 0.3, 0.4))
+    hits = [
+        [
+            class_values(counted)["hits"]
+            for counted in score_case("a", true(), guess, 3, **o).classes
+        ]
+        for o in ({}, {"min_score": 0.35}, {"min_score": 0.5})
+    ]
+    assert hits == [[2, 1], [1, 1], [1, 0]]
+
+
 def test_ignored_objects_count_for_nothing():
     labels = np.where(TRUTH == 2, 0, TRUTH)
     both = [found(), found(np.unique(labels, return_inverse=True)[1].reshape(20, 30), (1, 2))]

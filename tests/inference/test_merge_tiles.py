@@ -313,7 +313,7 @@ def slow_merge(seen, tiles, shape, agreement=0.5, margin=2):
             kept.append(n)
     kept = [n for n in kept if not (parts[n][3] and other_view(n))]
     cut = [n for n, p in enumerate(parts) if p[2] < margin and not (p[3] and other_view(n))]
-    cut = [n for n in cut if not any(agree(n, k)[1] for k in kept)]
+    cut = [n for n in cut if not any(agree(n, k)[1] for k in whole)]
     groups = [{n} for n in cut]
     for a in cut:
         for b in cut:

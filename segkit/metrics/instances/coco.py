@@ -41,7 +41,10 @@ def annotation(image, category, box, *, rle=None, area=None, score=None, crowd=F
 
 
 class AveragePrecision:
-    """Detections matched with objects by pycocotools, image by image; scores follow from that.
+    """Detections matched with objects image by image, from which the scores of any images follow.
+
+    The IoU and the scores are computed by pycocotools, the matching by `match_image`, to the same
+    result.
 
     Average precision is the mean over 101 levels of recall of the best precision at that recall or
     a higher one, over all thresholds on the score. AP is its mean over the thresholds 0.50, 0.55,
@@ -55,7 +58,7 @@ class AveragePrecision:
 
     Reference:
         Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014, arXiv:1405.0312, and
-        the code of its evaluation, which is what is run here.
+        the code of its evaluation, pycocotools.
     """
 
     def __init__(self, truths, detections, num_images, categories, kind, max_detections=None):
@@ -78,6 +81,8 @@ class AveragePrecision:
 
         pairs = Counter((entry["image_id"], entry["category_id"]) for entry in detections)
         self.max_detections = max_detections or max(pairs.values(), default=1)
+        if kind == "bbox":  # as pycocotools does with detections, not with objects
+            detections = [d | {"area": d["bbox"][2] * d["bbox"][3]} for d in detections]
         sets = [_dataset(entries, num_images, categories) for entries in (truths, detections)]
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
             self._evaluation = COCOeval(*map(_indexed, sets), iouType=kind)

@@ -1,8 +1,8 @@
 """COCO's matching of detections with objects, in time that grows with the pairs that overlap.
 
-pycocotools compares each detection with each object of its image in a Python loop, ten thresholds
-times four ranges of area over: half a minute where an image holds 400 nuclei. Here a detection
-meets the objects that it overlaps. The result is the same to the bit.
+pycocotools compares each detection with each object of its image in a Python loop, for ten
+thresholds and four ranges of area: 0.3 s for an image of 200 nuclei, and four times that for twice
+as many. Here a detection meets the objects that it overlaps. The result is the same to the bit.
 """
 
 import numpy as np

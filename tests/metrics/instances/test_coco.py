@@ -23,8 +23,10 @@ def scene(rng, *, images=6, crowds=False, ties=False):
     """Squares of all sizes in images of 200 x 200: truths and detections near them, and others."""
 
     def square(y, x, side):
-        rle = encode(np.ones((side, side), bool), (y, x), (200, 200))
-        return {"box": (y, x, y + side, x + side), "rle": rle, "area": side**2}
+        mask = np.ones((side, side), bool)
+        mask[: side // 2, : side // 2] = False
+        rle = encode(mask, (y, x), (200, 200))
+        return {"box": (y, x, y + side, x + side), "rle": rle, "area": mask.sum()}
 
     truths, found = [], []
     for image in range(images):
