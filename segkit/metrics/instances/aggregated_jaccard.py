@@ -20,7 +20,8 @@ def aji_parts(overlaps):
 
     Reference:
         Kumar et al., "A Dataset and a Technique for Generalized Nuclear Segmentation for
-        Computational Pathology", IEEE TMI 36(7), 2017, doi:10.1109/TMI.2017.2677499.
+        Computational Pathology", IEEE TMI 36(7), 2017, doi:10.1109/TMI.2017.2677499, and the code
+        of its authors for what the paper leaves open: ties, and objects without any overlap.
     """
     true, predicted = overlaps.pairs.T
     # By truth, then IoU, then the lowest index of the prediction last: the last row is the best.

@@ -73,7 +73,8 @@ def official(truths, found, images, kind, most=100):
 
 
 def mean(scores):
-    return {name: np.nanmean(values) for name, values in scores.items()}
+    defined = {name: values[~np.isnan(values)] for name, values in scores.items()}
+    return {name: values.mean() if len(values) else np.nan for name, values in defined.items()}
 
 
 def test_average_precision_is_that_worked_out_by_hand():
