@@ -117,6 +117,12 @@ def test_a_whole_detection_is_preferred_to_a_better_scored_part():
     assert merged.scores.tolist() == [np.float32(0.4)]
 
 
+def test_a_part_that_shows_little_of_a_whole_detection_is_dropped():
+    whole, part = blank([np.s_[20:40, 70:140]]), blank([np.s_[30:40, 80:140]])
+    seen = detect(part, TWO)[0], detect(whole, TWO)[1]  # IoU 160 / 520 where both saw it
+    assert same_objects(merge_tiles(seen, TWO, (64, 160)), whole)
+
+
 def test_of_two_whole_detections_the_one_farther_from_the_edges_is_kept():
     found = blank([np.s_[20:40, 68:80]])  # 16 columns from the first one's edge, 4 from the other's
     merged = merge_tiles(detect(found, TWO, scores=(0.5, 0.9)), TWO, (64, 160))

@@ -46,6 +46,8 @@ def test_one_prediction_may_serve_two_objects_as_in_the_paper():
 def test_a_prediction_on_an_ignored_object_adds_nothing():
     assert parts([1, 1, 2, 2, 2], [1, 1, 2, 2, 2], ignored=[2]) == (2, 2)
     assert parts([1, 1, 2, 2, 2], [1, 1, 1, 1, 1], ignored=[2]) == (2, 2)
+    assert parts([1, 1, 2, 2, 2, 0, 0], [1, 1, 2, 2, 2, 2, 2], ignored=[2]) == (2, 2)
+    assert parts([1, 1, 2, 2, 2, 0, 0, 0], [1, 1, 0, 2, 2, 2, 2, 2], ignored=[2]) == (2, 5)
 
 
 @pytest.mark.parametrize("seed", range(8))
