@@ -19,7 +19,6 @@ from segkit.volume import Volume
 
 MODES = ("components", "slices")
 MAX_OBJECTS = 65535  # ids are uint16
-SHIFT = 16  # of the class in a map that holds class and id
 TOUCHING = np.ones((3, 3, 3), bool)  # voxels that share a corner are one object
 
 
@@ -197,21 +196,6 @@ def resample_ids(ids, label, new_label):
         best[window][wins] = share[wins]
         result[window][wins] = index
     return result
-
-
-def join(label, ids):
-    """Returns one map of class and id, which travels through all geometry as one.
-
-    Args:
-        label: int32 class indices below 32768, array or tensor.
-        ids: int32 ids below 65536.
-    """
-    return label * (1 << SHIFT) + ids
-
-
-def part(joined):
-    """Returns `(label, ids)`: what `join` joined, array or tensor."""
-    return joined // (1 << SHIFT), joined % (1 << SHIFT)
 
 
 def _check_count(count):

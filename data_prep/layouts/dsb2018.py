@@ -58,7 +58,7 @@ def read_nuclei(case):
         mask = io.read_label(path)
         if mask.shape != image.shape:
             raise ShapeError(f"{path} has shape {mask.shape}, its image {image.shape}. Remove it.")
-        masks.append(np.flatnonzero(mask.array))
+        masks.append(np.flatnonzero(mask.array != 0))
     objects = paint(masks, image.shape)
     return image, Volume((objects.ids > 0).astype(np.uint8), image.affine), objects
 
