@@ -101,9 +101,9 @@ def add_preparation(add):
     )
     add(
         "--instances",
-        choices=("components", "slices"),
-        help="make objects of the connected parts of each class, in 3-D or slice by slice "
-        "(default: the layout's own objects, if any)",
+        metavar="MODE",
+        help="make objects of the connected parts of each class: components in 3-D, or slices, "
+        "one by one (default: the layout's own objects, if any)",
     )
     add("--skip-bad", action="store_true", help="leave out cases that cannot be used")
     add("--overwrite", action="store_true", help="replace another data set in --out")

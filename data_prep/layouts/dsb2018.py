@@ -17,7 +17,7 @@ from segkit.volume import Volume
 
 FOLDER = "stage1_train"
 CLASSES = {"background": 0, "nucleus": 1}
-DARK = 0.5  # median brightness of a dark background, share of the range
+DARK = 0.5  # median of the brightest channel where the background is dark, share of the range
 COLOURED = 0.02  # mean difference between the channels of a stained image, share of the range
 
 
@@ -73,7 +73,7 @@ def kind_of(array):
         `"fluorescence"` on a dark background; else `"stained"` in colour, or `"brightfield"`.
     """
     pixels = array.reshape(-1, 3) / (255 if array.max() <= 255 else 65535)
-    if np.median(pixels) < DARK:
+    if np.median(pixels.max(axis=1)) < DARK:
         return "fluorescence"
     return "stained" if np.ptp(pixels, axis=1).mean() > COLOURED else "brightfield"
 

@@ -50,16 +50,16 @@ def scan(
     """
     folder = source_folder(source)
     images = _by_name(_subfolder(folder, IMAGE_FOLDERS), lambda name: name)
-    if not images:
-        raise DataError(f"no images in {folder}. Known endings: {' '.join(ENDINGS)}.")
-    masks, ids = {}, {}
+    ids, masks = {}, {}
     if instances is not None:
         ids = _paired(images, source_folder(folder / instances), "map of objects")
     if instances is None or _is_there(folder, LABEL_FOLDERS, instances):
         masks = _paired(images, _subfolder(folder, LABEL_FOLDERS, instances), "mask")
-    classes = OBJECTS if ids and not masks else None
-    if labels or classes is None:
-        classes = parse_classes(labels) if labels else guess_classes(folder, masks.values())
+    if not images:
+        raise DataError(f"no images in {folder}. Known endings: {' '.join(ENDINGS)}.")
+    classes = parse_classes(labels) if labels else OBJECTS
+    if masks and not labels:
+        classes = guess_classes(folder, masks.values())
     count = io.read_image(next(iter(images.values()))).num_channels
     return RawDataset(
         name=folder.name,

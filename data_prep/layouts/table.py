@@ -92,9 +92,12 @@ def scan(
         for n, row in enumerate(rows, start=1)
     )
     masks = [one.label for one in cases if one.label]
-    classes = OBJECTS if any(one.instances for one in cases) else {}
-    if labels or masks:
-        classes = parse_classes(labels) if labels else guess_classes(path, masks)
+    if labels:
+        classes = parse_classes(labels)
+    elif masks:
+        classes = guess_classes(path, masks)
+    else:
+        classes = OBJECTS if any(one.instances for one in cases) else {}
     return RawDataset(path.stem, _channel_names(channels, cases), classes, cases)
 
 
