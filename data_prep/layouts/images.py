@@ -36,9 +36,9 @@ def scan(
             values 0, 1, 2, ... up to 20 are `class_1`, `class_2`, ...
         patient: Regular expression that finds the patient in an image's name, see
             `patient_of`; without it each image is a patient.
-        instances: Name of the folder of maps of objects' ids, named as masks or `NAME_instances`.
-            With it there need be no masks: what is in an object is then of the class `object`,
-            or of the one that `labels` gives the value 1.
+        instances: Name of the folder of maps of objects' ids, called as masks, or
+            `NAME_instances` or `NAME_anno`. With it there need be no masks: what is in an object
+            is then of the class `object`, or of the one that `labels` gives the value 1.
 
     Returns:
         `RawDataset`.
@@ -119,6 +119,6 @@ def _mask_stem(images):
     def stem(name):
         if name in images:
             return name
-        return re.sub(r"_(mask|label|segmentation|instances)$", "", name, flags=re.IGNORECASE)
+        return re.sub(r"_(mask|label|segmentation|instances|anno)$", "", name, flags=re.IGNORECASE)
 
     return stem
