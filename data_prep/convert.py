@@ -104,7 +104,9 @@ class Options:
 
     def __post_init__(self):
         if self.instances not in (None, *MODES):
-            raise ConfigError(f"--instances: {nearest(self.instances, MODES)}")
+            raise ConfigError(
+                f"unknown mode of instances {self.instances!r}. {nearest(self.instances, MODES)}"
+            )
         chunk_starts(1, **self.chunking(flat=False))
         check_spacing(self.spacing_mm)
         check_margin(self.roi_margin_mm)
