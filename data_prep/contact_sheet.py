@@ -4,8 +4,12 @@ import textwrap
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+from data_prep.object_statistics import slice_boxes
 
 CELL, GAP, LINE = 1.7, 0.1, 0.105  # width of a picture, space between, height of text: inches
 KINDS = (".png", ".pdf", ".svg")
@@ -22,12 +26,14 @@ class Picture(NamedTuple):
         label: Class indices `(height, width)`, or class probabilities `(height, width, classes)`.
         window: The intensities shown as black and as white, see `window`.
         caption: Text below it.
+        instance: Ids of objects `(height, width)`, drawn one by one with their boxes, or `None`.
     """
 
     image: np.ndarray
     label: np.ndarray
     window: tuple
     caption: str = ""
+    instance: np.ndarray | None = None
 
 
 def window(image):
@@ -142,6 +148,9 @@ def _draw(axes, picture, colours, upright):
     axes.set_axis_off()
     text = "\n".join(_wrapped(picture))
     axes.text(0, -0.02, text, va="top", fontsize=5.5, transform=axes.transAxes)
+    if picture.instance is not None:
+        _draw_objects(axes, picture, colours, origin)
+        return
     soft = picture.label.ndim == 3
     for index in _classes(picture.label):
         share = picture.label[..., index] if soft else picture.label == index
@@ -150,6 +159,39 @@ def _draw(axes, picture, colours, upright):
             if mask.any() and not mask.all():
                 colour = _colour(colours, index)
                 axes.contour(mask, [0.5], colors=[colour], linestyles=style, linewidths=0.9)
+
+
+def _draw_objects(axes, picture, colours, origin):
+    """Colours the rim of each object as its class, and draws its box."""
+    ids, label = picture.instance, picture.label
+    palette = np.array(
+        [(0, 0, 0, 0), *(to_rgba(_colour(colours, n + 1)) for n in range(label.max()))]
+    )
+    axes.imshow(palette[np.where(rim(ids), label, 0)], aspect="auto", origin=origin)
+    boxes = slice_boxes(ids[None], label[None])
+    corners = [
+        [
+            (x - 0.5, y - 0.5)
+            for y, x in ((top, left), (top, right), (bottom, right), (bottom, left))
+        ]
+        for top, left, bottom, right in (box.box for box in boxes)
+    ]
+    edges = [_colour(colours, box.kind) for box in boxes]
+    axes.add_collection(
+        PolyCollection(corners, facecolors="none", edgecolors=edges, linewidths=0.4, alpha=0.8)
+    )
+
+
+def rim(ids):
+    """Returns the pixels of objects that touch a pixel of another object or of none, as bool.
+
+    Args:
+        ids: Integers, shape `(height, width)`; 0 is no object.
+    """
+    ids = np.pad(ids, 1)
+    inner = ids[1:-1, 1:-1]
+    around = (ids[:-2, 1:-1], ids[2:, 1:-1], ids[1:-1, :-2], ids[1:-1, 2:])
+    return (inner > 0) & np.any([inner != other for other in around], axis=0)
 
 
 def _classes(label):

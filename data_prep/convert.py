@@ -20,13 +20,17 @@ import numpy as np
 from data_prep import covariates
 from data_prep.fingerprint import make_fingerprint
 from data_prep.fingerprint import measure_cases
-from data_prep.fingerprint import seed_of
 from data_prep.fingerprint import without_cases
+from data_prep.instances import MODES
+from data_prep.instances import with_components
 from data_prep.manifest import MANIFEST
 from data_prep.manifest import SCHEMA
 from data_prep.manifest import file_sha256
+from data_prep.manifest import load_manifest
 from data_prep.manifest import write_json
 from data_prep.manifest import write_sources
+from data_prep.object_statistics import count_objects
+from data_prep.object_statistics import describe_objects
 from data_prep.parallel import run_parallel
 from data_prep.plan import Plan
 from data_prep.plan import check_margin
@@ -36,20 +40,23 @@ from data_prep.preprocess import geometry
 from data_prep.records import encode
 from data_prep.records import read_records
 from data_prep.records import write_records
+from data_prep.request import SHARDS
+from data_prep.request import STATE
+from data_prep.request import make_request
+from data_prep.request import previous_state
 from data_prep.shards import ShardSpec
 from data_prep.shards import case_chunks
 from data_prep.shards import chunk_starts
 from data_prep.shards import plan_shards
 from data_prep.splits import split_cases
+from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.errors import SegkitError
+from segkit.errors import nearest
 from segkit.volume import CANONICAL
 from segkit.volume import axis_moves
 
-STATE = "conversion.json"
 SOURCES = "sources.csv"
-CASCADE = ("roi_margin_mm", "first_stage")  # options that other data sets are silent about
-SHARDS = ("fold*-?????-of-?????.tfrecord", "test-?????-of-?????.tfrecord")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +79,11 @@ class Options:
         skip_bad: Leave out cases that cannot be used, instead of refusing the data set.
         roi_margin_mm: Cut off all that is farther from the priors than this, see `Plan`.
         first_stage: What made the priors, for the record.
+        instances: `"components"`: connected voxels of a class are an object; `"slices"`: in each
+            slice of the prepared grid, of that or of the objects of the layout.
 
     Raises:
-        ConfigError: Chunk, overlap, spacing or margin is out of range.
+        ConfigError: Chunk, overlap, spacing or margin is out of range, or `instances` is no mode.
         ShapeError: `orientation` is none.
     """
 
@@ -91,8 +100,13 @@ class Options:
     skip_bad: bool = False
     roi_margin_mm: float | None = None
     first_stage: dict | None = None
+    instances: str | None = None
 
     def __post_init__(self):
+        if self.instances not in (None, *MODES):
+            raise ConfigError(
+                f"unknown mode of instances {self.instances!r}. {nearest(self.instances, MODES)}"
+            )
         chunk_starts(1, **self.chunking(flat=False))
         check_spacing(self.spacing_mm)
         check_margin(self.roi_margin_mm)
@@ -124,18 +138,21 @@ def convert(dataset, out, *, source, options, workers=1, overwrite=False, progre
         the data set was complete and its sources and options are unchanged.
 
     Raises:
-        DataError: A case cannot be used, `out` holds another data set or cannot be written.
+        DataError: A case cannot be used, `out` holds another data set or cannot be written, or
+            some cases have objects and others none.
         ConfigError: An option is not of its kind.
     """
     out = Path(out)
     report = progress or (lambda stage, done, total: None)
     splits = split_cases(dataset, options)
+    if options.instances:
+        dataset = with_components(dataset)
     try:
         out.mkdir(parents=True, exist_ok=True)
         _remove(out, ".*.tmp")
         digests = hash_sources(dataset, workers, partial(report, "hash"))
-        request = _request(dataset, options, digests)
-        state = None if overwrite else _previous(out, request)
+        request = make_request(dataset, options, digests)
+        state = None if overwrite else previous_state(out, request)
         if state is None:
             state = {"request": request} | _decide(dataset, options, splits, workers, report)
             _check_space(out, state)
@@ -143,7 +160,10 @@ def convert(dataset, out, *, source, options, workers=1, overwrite=False, progre
             write_json(out / STATE, state)
         shards, written = _write_shards(dataset, out, state, workers, partial(report, "write"))
         manifest = _manifest(state, shards)
-        if written or not (out / MANIFEST).is_file():
+        complete = not written and (out / MANIFEST).is_file()
+        if "objects" in state:
+            manifest["instances"] = _instances(out, state, complete, workers)
+        if not complete:
             write_sources(out / SOURCES, dataset, source)
             write_json(out / MANIFEST, manifest)
         return manifest, written
@@ -172,60 +192,6 @@ def _digest_or_none(case, dataset):
         return dataset.digest(case)
     except (SegkitError, OSError):
         return None  # Reading the case will say why.
-
-
-def _request(dataset, options, digests):
-    """All that decides on the bytes; a conversion goes on only under an equal request."""
-    request = {
-        "schema": SCHEMA,
-        "name": dataset.name,
-        "channels": list(dataset.channels),
-        "classes": [{"name": n, "value": v} for n, v in dataset.classes.items()],
-        "options": {k: v for k, v in asdict(options).items() if v is not None or k not in CASCADE},
-        "cases": {
-            case.id: {"patient": seed_of(case.patient), "test": case.held_back}
-            | {"source_sha256": digests[case.id], **covariates.stated(case)}
-            for case in dataset.cases
-        },
-    }
-    return json.loads(json.dumps(request))
-
-
-def _previous(out, request):
-    """State of an earlier run for the same request, or `None` if there was no earlier run."""
-    if not (out / STATE).is_file():
-        strange = [path.name for name in (MANIFEST, *SHARDS) for path in out.glob(name)]
-        if strange:
-            raise DataError(
-                f"{out} holds {strange[0]} but no {STATE}, so it is no conversion to go on with. "
-                "Give another --out, or --overwrite to replace the data set."
-            )
-        return None
-    try:
-        state = json.loads((out / STATE).read_text(encoding="utf-8"))
-        earlier = state["request"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{out / STATE} is damaged ({error}). Give --overwrite to start again."
-        ) from error
-    if earlier == request:
-        return state
-    raise DataError(
-        f"{out} holds a data set made otherwise ({_difference(earlier, request)}). Give "
-        "--overwrite to replace it, or another --out."
-    )
-
-
-def _difference(earlier, request, where=""):
-    """Names the first key in which two requests differ."""
-    for key in [*request, *earlier]:
-        old, new = earlier.get(key), request.get(key)
-        if old == new:
-            continue
-        if isinstance(old, dict) and isinstance(new, dict):
-            return _difference(old, new, f"{where}{key}.")
-        return f"{where}{key}: {old!s:.60} before, {new!s:.60} now"
-    return "nothing"
 
 
 def _decide(dataset, options, splits, workers, report):
@@ -262,14 +228,18 @@ def _decide(dataset, options, splits, workers, report):
         **chunking,
     )
     stated = {case.id: covariates.stated(case) for case in dataset.cases if case.id in facts}
-    return covariates.fit(stated, splits) | {
-        "preprocess": plan.as_json(),
-        "chunking": chunking,
-        "fingerprint": fingerprint.as_json(),
-        "cases": cases,
-        "skipped": bad,
-        "shards": [asdict(shard) | {"cases": list(shard.cases)} for shard in shards],
-    }
+    return (
+        covariates.fit(stated, splits)
+        | count_objects(facts)
+        | {
+            "preprocess": plan.as_json(),
+            "chunking": chunking,
+            "fingerprint": fingerprint.as_json(),
+            "cases": cases,
+            "skipped": bad,
+            "shards": [asdict(shard) | {"cases": list(shard.cases)} for shard in shards],
+        }
+    )
 
 
 def _check_space(out, state):
@@ -305,6 +275,7 @@ def _write_shards(dataset, out, state, workers, progress):
         out=out,
         dataset=without_cases(dataset),
         plan=Plan.from_json(state["preprocess"]),
+        in_slices=state["request"]["options"].get("instances") == "slices",
         **state["chunking"],
     )
     for index, entry in run_parallel(write, jobs, workers=workers):
@@ -347,7 +318,7 @@ def _existing(path, spec, finished):
     return {"records": records, "bytes": size, "sha256": file_sha256(path)}
 
 
-def _write_shard(job, out, dataset, plan, chunk, overlap):
+def _write_shard(job, out, dataset, plan, **cutting):
     file, cases = job
 
     def records():
@@ -357,9 +328,23 @@ def _write_shard(job, out, dataset, plan, chunk, overlap):
                     f"{case.first_image} or its label changed during the conversion. Run it again "
                     "with --overwrite."
                 )
-            yield from map(encode, case_chunks(case, dataset, plan, chunk=chunk, overlap=overlap))
+            yield from map(encode, case_chunks(case, dataset, plan, **cutting))
 
     return write_records(out / file, records())
+
+
+def _instances(out, state, complete, workers):
+    """The manifest's entry of objects, measured on the shards unless an earlier run did it."""
+    if complete and "instances" in (earlier := load_manifest(out)):
+        return earlier["instances"]
+    return describe_objects(
+        out,
+        [shard["file"] for shard in state["shards"]],
+        {case: entry["split"] for case, entry in state["cases"].items()},
+        [entry["name"] for entry in state["request"]["classes"]],
+        state["objects"],
+        workers=workers,
+    )
 
 
 def _manifest(state, shards):

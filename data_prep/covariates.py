@@ -20,6 +20,7 @@ def stated(case):
         "covariates": case.covariates,
         "target": case.target,
         "missing_channels": case.missing_channels,
+        "kind": case.kind,
     }
     return {name: value for name, value in facts.items() if value}
 

@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from data_prep.instances import number_objects
 from data_prep.parallel import run_parallel
 from data_prep.preprocess import nonzero_box
 from data_prep.preprocess import to_indices
@@ -100,15 +101,16 @@ def measure(case, dataset):
     Returns:
         `(facts, samples)`: a JSON-ready dict (source `shape`, `affine`, nonzero `box`, that of the
         priors, if any, as `prior_box`, `class_voxels` or `None`, `lowest` and `highest` value
-        per channel, `notes`), and intensities of up to 10 000 foreground voxels, none of the
-        class to be ignored, float32, shape `(n, channels)`, NaN in a missing channel; the same
-        voxels in every run. Without a label, nonzero voxels stand for the foreground.
+        per channel, `notes`; with objects `overlap`, see `Objects.lost`), and intensities of up to
+        10 000 foreground voxels, none of the class to be ignored, float32, shape `(n, channels)`,
+        NaN in a missing channel; the same voxels in every run. Without a label, nonzero voxels
+        stand for the foreground.
 
     Raises:
         DataError: The case cannot be read, or holds NaN or a label value that is no class.
         ShapeError: Number of channels, or image and label, do not fit.
     """
-    image, label = dataset.read(case)
+    image, label, *objects = dataset.read(case)
     array = image.array if image.array.ndim == 4 else image.array[..., None]
     missing = case.missing_channels
     if array.shape[3] != len(dataset.channels):
@@ -126,6 +128,7 @@ def measure(case, dataset):
             indices = checked_indices(case, image, label, dataset.classes)
             voxels = np.bincount(indices.reshape(-1), minlength=len(dataset.classes)).tolist()
             foreground = (indices > 0) & (indices != ignored_class(dataset.classes))
+            checked_objects(case, objects, indices, dataset.classes)
     facts = {
         "shape": [int(n) for n in image.shape],
         "affine": image.affine.tolist(),
@@ -135,6 +138,9 @@ def measure(case, dataset):
         "highest": array.max(axis=(0, 1, 2)).astype(float).tolist(),
         "notes": list(image.notes),
     }
+    for found in objects:
+        facts["overlap"] = found.lost
+        facts["notes"] += found.notes
     priors = count_priors(dataset.channels)
     if priors:
         facts["prior_box"] = nonzero_box(array[..., -priors:])
@@ -166,6 +172,26 @@ def checked_indices(case, image, label, classes):
         return to_indices(label.array, classes)
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
+
+
+def checked_objects(case, objects, indices, classes):
+    """Returns the ids of a case's objects, uint16 `(d, h, w)`; `None` where it has none.
+
+    Args:
+        case: `RawCase`, for the message.
+        objects: List of one `Objects`, or of none: what a layout reads behind image and label.
+        indices: Class indices of the label.
+        classes: Class name -> source value.
+
+    Raises:
+        DataError, ShapeError: As `instances.number_objects`; names the file.
+    """
+    if not objects:
+        return None
+    try:
+        return number_objects(objects[0], indices, list(classes))
+    except SegkitError as error:
+        raise type(error)(f"{case.instances or case.label or case.id}: {error}") from error
 
 
 def make_fingerprint(facts, samples):

@@ -25,6 +25,10 @@ from data_prep.augment.random import make_keys
 from data_prep.augment.random import uniform
 from data_prep.covariates import covariate_vectors
 from data_prep.covariates import target_indices
+from data_prep.joined_labels import join
+from data_prep.joined_labels import label_of
+from data_prep.joined_labels import split
+from data_prep.joined_labels import with_label
 from data_prep.reader import OPEN_FILES
 from data_prep.reader import examples_per_round
 from data_prep.reader import find_shards
@@ -33,6 +37,7 @@ from data_prep.reader import read_stream
 from data_prep.records import decode
 from data_prep.service import made_by_service
 from segkit.errors import ConfigError
+from segkit.errors import DataError
 from segkit.priors import count_priors
 
 ORDERS = {"linear": 1, "cubic": 3}
@@ -76,6 +81,7 @@ def build_dataset(
     with_cases=False,
     with_covariates=False,
     with_targets=False,
+    with_instances=False,
     batches=None,
     memory_bytes=1 << 31,
     num_parallel_calls=None,
@@ -111,6 +117,9 @@ def build_dataset(
             examples, those of the first one.
         with_targets: Yield `{"label", "target"}` in place of the label, with the class of each
             example's case, int32 `(batch,)`, -1 where it is not known.
+        with_instances: Yield `{"label", "instance"}` in place of the label, with the ids of
+            objects, int32 `(batch, *patch_size)`, 0 for none. An object that leaves the patch
+            leaves no id; one that is cut or hidden in part keeps its own.
         batches: Number of batches after which the stream ends, the same ones in every
             iteration (validation); `None`: it never ends (training).
         memory_bytes: The stream never holds more: up to half for records, which are kept in
@@ -130,8 +139,9 @@ def build_dataset(
 
     Raises:
         ConfigError: `patch_size` has neither 2 nor 3 entries, memory for one batch is lacking,
-            nothing answers at the address `service`, or as `reader.examples_per_round`.
-        DataError: As `reader.find_shards`.
+            nothing answers at the address `service`, a policy mixes examples whose ids would
+            meet, or as `reader.examples_per_round`.
+        DataError: As `reader.find_shards`, or the data set has no objects.
     """
     if len(patch_size) not in (2, 3):
         raise ConfigError(
@@ -139,12 +149,19 @@ def build_dataset(
             "for slices or [depth, height, width] for volumes."
         )
     shards = find_shards(folder, manifest, splits, labels=labels)
+    if with_instances:
+        _check_instances(folder, manifest, augment)
     foreground_fraction = foreground_fraction if labels else 0.0
     augment = augment or Augmentation([])
     on_device = augment.placement == "device"
     box = margin(augment, patch_size, manifest) if on_device else tuple(patch_size)
     for_records, parallel, prefetch = _share_memory(
-        memory_bytes, box, batch_size, len(manifest["channels"]), shards, num_parallel_calls
+        memory_bytes,
+        box,
+        batch_size,
+        len(manifest["channels"]) + with_instances,  # ids take as much as a channel
+        shards,
+        num_parallel_calls,
     )
     repeats = repeats or {}
     dataset = read_stream(
@@ -161,7 +178,7 @@ def build_dataset(
     )
     keys_of = partial(_keys_of, seed, batch_size)
     make_example = _example_maker(
-        manifest, augment, keys_of, patch_size, box, foreground_fraction, labels
+        manifest, augment, keys_of, patch_size, box, foreground_fraction, labels, with_instances
     )
     make_batch = _batch_maker(
         manifest,
@@ -170,6 +187,7 @@ def build_dataset(
         _lookup("image", "covariates", covariate_vectors(manifest) if with_covariates else None),
         _lookup("label", "target", target_indices(manifest) if with_targets else None),
         with_cases,
+        with_instances,
     )
     number, count = part
     share = batch_size // count
@@ -210,7 +228,7 @@ def device_augmentation(augment, patch_size, num_classes, *, priors=0, keep_miss
     def change(inputs, labels, example_keys, batch_keys, spacing_mm):
         image, label = augment_batch(
             inputs["image"] if isinstance(inputs, dict) else inputs,
-            labels["label"] if isinstance(labels, dict) else labels,
+            label_of(labels),
             Keys(example_keys, batch_keys),
             patch=tuple(patch_size),
             spacing_mm=spacing_mm,
@@ -220,7 +238,7 @@ def device_augmentation(augment, patch_size, num_classes, *, priors=0, keep_miss
             **augment.options,
         )
         inputs = {**inputs, "image": image} if isinstance(inputs, dict) else image
-        return inputs, {**labels, "label": label} if isinstance(labels, dict) else label
+        return inputs, with_label(labels, label)
 
     return change
 
@@ -253,7 +271,24 @@ def _keys_of(seed, batch_size, index):
     return Keys(make_keys(seed, index), make_keys(seed, -1 - index // batch_size))
 
 
-def _example_maker(manifest, augment, keys_of, patch_size, box, foreground_fraction, labels):
+def _check_instances(folder, manifest, augment):
+    if "instances" not in manifest:
+        raise DataError(
+            f"the data set {folder} has no objects. Prepare it from a layout with objects, or with "
+            "--instances; see docs/instances.md."
+        )
+    steps = augment.options["steps"] if augment else []
+    mixing = [step.name for step in steps if step.kind == "mixing"]
+    if mixing:
+        raise ConfigError(
+            f"augment.policy: {mixing[0]} puts objects of two examples under the same ids. Take it "
+            "out of the policy."
+        )
+
+
+def _example_maker(
+    manifest, augment, keys_of, patch_size, box, foreground_fraction, labels, instances
+):
     """The function from a record to an example."""
     channels, options = len(manifest["channels"]), _changes(augment, manifest)
     patch, box = ((1,) * (3 - len(sides)) + tuple(sides) for sides in (patch_size, box))
@@ -261,10 +296,13 @@ def _example_maker(manifest, augment, keys_of, patch_size, box, foreground_fract
 
     @tf.autograph.experimental.do_not_convert
     def make_example(index, serialized):
-        record = decode(serialized)
+        record = decode(serialized, instances=instances)
         record["image"] = tf.ensure_shape(record["image"], (None, None, None, channels))
         if not labels:
             record["label"] = tf.zeros(tf.shape(record["image"])[:3], record["label"].dtype)
+        if instances:
+            ids = tf.cast(record["instance"], tf.int32)
+            record["label"] = join(tf.cast(record["label"], tf.int32), ids)
         keys = keys_of(index[None])
         draws = uniform(keys.example, _PLACE, 5)[0]
         start = random_start(record, patch, is_forced(index, foreground_fraction), draws)
@@ -280,19 +318,26 @@ def _example_maker(manifest, augment, keys_of, patch_size, box, foreground_fract
     return make_example
 
 
-def _batch_maker(manifest, augment, keys_of, inputs_of, labels_of, with_cases):
+def _batch_maker(manifest, augment, keys_of, inputs_of, labels_of, with_cases, with_instances):
     """The function from a batch of examples to what leaves the stream."""
     options = _changes(augment, manifest)
     mixing = [options[key] for key in ("num_classes", "priors")]
+
+    def all_labels(case, label):
+        if not with_instances:
+            return labels_of(case, label)
+        label, instance = split(label)
+        known = labels_of(case, label)
+        return {**(known if isinstance(known, dict) else {"label": label}), "instance": instance}
 
     @tf.autograph.experimental.do_not_convert
     def make_batch(case, image, label, index, spacing_mm):
         keys = keys_of(index)
         if augment.placement == "device":
-            inputs, labels = inputs_of(case, image), labels_of(case, label)
+            inputs, labels = inputs_of(case, image), all_labels(case, label)
             return inputs, labels, keys.example, keys.batch, spacing_mm
         image, label = mix(image, label, keys, options["steps"], spacing_mm, *mixing)
-        batch = inputs_of(case, image), labels_of(case, label)
+        batch = inputs_of(case, image), all_labels(case, label)
         return (case, *batch) if with_cases else batch
 
     return make_batch

@@ -305,20 +305,33 @@ def resample_labels(label, shape):
     """
     if list(label.shape) == list(shape):
         return label
-    taps = [_taps(n, m) for n, m in zip(label.shape, shape, strict=True)]
     result = np.zeros(shape, dtype=label.dtype)
-    best = _interpolate((label == 0).astype(np.float32), taps)
-    for index, box in enumerate(ndimage.find_objects(label), start=1):
-        if box is None:
-            continue
-        # A class only reaches the new voxels that touch its box: many small organs stay cheap.
-        window = tuple(_touching(t, b) for t, b in zip(taps, box, strict=True))
-        near = [tuple(part[w] for part in t) for t, w in zip(taps, window, strict=True)]
-        share = _interpolate(label == index, near)
+    best = resample_linear((label == 0).astype(np.float32), shape)
+    for index, window, share in shares(label, shape):
         wins = share > best[window]
         best[window][wins] = share[wins]
         result[window][wins] = index
     return result
+
+
+def shares(label, shape):
+    """Resamples the mask of each value linearly, only where it reaches: many small ones are cheap.
+
+    Args:
+        label: Integers, `(d, h, w)`.
+        shape: New `(d, h, w)`.
+
+    Yields:
+        `(value, window, share)` for each value above 0: slices of the new grid, and float32
+        shares of that window in [0, 1].
+    """
+    taps = [_taps(n, m) for n, m in zip(label.shape, shape, strict=True)]
+    for index, box in enumerate(ndimage.find_objects(label), start=1):
+        if box is None:
+            continue
+        window = tuple(_touching(t, b) for t, b in zip(taps, box, strict=True))
+        near = [tuple(part[w] for part in t) for t, w in zip(taps, window, strict=True)]
+        yield index, window, _interpolate(label == index, near)
 
 
 def _taps(length, new_length):

@@ -50,17 +50,17 @@ def read_with_priors(case, read, folder, classes):
 
     Args:
         case: `RawCase`.
-        read: `RawCase -> (image, label)` of the data set without priors.
+        read: `RawCase -> (image, label)` of the data set without priors, or with objects.
         folder: As in `with_priors`.
         classes: As in `with_priors`.
 
     Returns:
-        `(image, label)` as `read`; the array of the image has the dtype that `read` gave it.
+        What `read` returns; the array of the image has the dtype that `read` gave it.
 
     Raises:
         DataError: The label map is missing, on another grid, or holds an unknown value.
     """
-    image, label = read(case)
+    image, *others = read(case)
     path = _existing(folder, case)
     prior = io.read_label(path).oriented(image.orientation)
     if not same_grid(image, prior):
@@ -71,7 +71,8 @@ def read_with_priors(case, read, folder, classes):
         raise DataError(f"{path}: {error}") from error
     array = image.array if image.array.ndim == 4 else image.array[..., None]
     priors = indices[..., None] == np.arange(1, len(classes))
-    return replace(image, array=np.concatenate([array, priors.astype(array.dtype)], -1)), label
+    array = np.concatenate([array, priors.astype(array.dtype)], axis=-1)
+    return replace(image, array=array), *others
 
 
 def digest_with_priors(case, digest, folder):

@@ -10,16 +10,13 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import google_crc32c
 import numpy as np
-from google.protobuf import descriptor_pb2
-from google.protobuf import descriptor_pool
 from google.protobuf import message
-from google.protobuf import message_factory
 
+from data_prep.example import example_class
 from segkit.errors import DataError
 from segkit.errors import ShapeError
 
@@ -64,6 +61,12 @@ FEATURES = {
     "source_shape": Feature("int64", (None,)),
 }
 
+# Only in records of a data set with objects: those of others keep their bytes.
+INSTANCES = {
+    "instance": Feature("<u2", ("d", "h", "w"), packed=True),
+    "source_instance": Feature("<u2", ("source_d", "source_h", "source_w"), packed=True),
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
@@ -80,6 +83,9 @@ class Chunk:
         class_counts: int64, shape `(K,)`: voxels of each class in the chunk.
         foreground: int32, shape `(n, 4)`: sampled voxels `(class, k, j, i)` within the chunk.
         source_label: uint8 or uint16 on the source grid; only in the chunk of origin 0.
+        instance: uint16, shape `(d, h, w)`: which object a voxel belongs to, 0 none; ids are those
+            of the case. `None` in a data set without objects.
+        source_instance: uint16 ids on the source grid, beside `source_label`.
     """
 
     case_id: str
@@ -92,6 +98,8 @@ class Chunk:
     class_counts: np.ndarray
     foreground: np.ndarray
     source_label: np.ndarray | None = None
+    instance: np.ndarray | None = None
+    source_instance: np.ndarray | None = None
 
 
 def encode(chunk):
@@ -126,9 +134,12 @@ def encode(chunk):
         "source_label": chunk.source_label,
         "source_label_dtype": _label_dtype(chunk, "source_label"),
         "source_shape": () if chunk.source_label is None else chunk.source_label.shape,
+        "instance": chunk.instance,
+        "source_instance": chunk.source_instance,
     }
-    example = _example_class()()
-    for name, feature in FEATURES.items():
+    features = FEATURES if chunk.instance is None else FEATURES | INSTANCES
+    example = example_class()()
+    for name, feature in features.items():
         entry, value = example.features.feature[name], values[name]
         if feature.kind == "int64":
             value = np.asarray(value, dtype=np.int64)
@@ -139,22 +150,24 @@ def encode(chunk):
     return example.SerializeToString(deterministic=True)
 
 
-def decode(serialized):
+def decode(serialized, *, instances=False):
     """Parses one record with TensorFlow operations; the image stays int16, so a crop is cheap.
 
     Args:
         serialized: Scalar string tensor, as `tf.data.TFRecordDataset` yields it.
+        instances: Parse the ids of objects too, which the record must have.
 
     Returns:
         Dict feature name -> tensor, all of `FEATURES` but the source label's: `image` int16
         `(d, h, w, c)`, to be read as `image * slope + intercept` with float32 `(c,)` each;
         `label` uint16 `(d, h, w)`, or `(0, 0, 0)` where the record has none; `spacing_mm` and
         `affine` float64; `foreground` int32 `(n, 4)`; `shape`, `origin`, `case_shape` and
-        `class_counts` int64.
+        `class_counts` int64; with `instances`, `instance` uint16 `(d, h, w)`.
     """
     import tensorflow as tf
 
-    features = {name: f for name, f in FEATURES.items() if not name.startswith("source_")}
+    known = FEATURES | INSTANCES if instances else FEATURES
+    features = {name: f for name, f in known.items() if not name.startswith("source_")}
     parsed = tf.io.parse_single_example(
         serialized, {name: _tf_feature(tf, feature) for name, feature in features.items()}
     )
@@ -172,7 +185,9 @@ def decode(serialized):
                 lambda raw=parsed[name]: tf.cast(tf.io.decode_raw(raw, tf.uint8), tf.uint16),
             )
         else:
-            parsed[name] = tf.io.decode_raw(parsed[name], np.dtype(feature.kind).name)
+            raw = parsed[name]
+            raw = tf.io.decode_compressed(raw, "ZLIB") if feature.packed else raw
+            parsed[name] = tf.io.decode_raw(raw, np.dtype(feature.kind).name)
         parsed[name] = tf.reshape(parsed[name], shape)
     return parsed
 
@@ -186,7 +201,7 @@ def decode_numpy(serialized):
     Raises:
         DataError: The bytes are no record of this schema.
     """
-    example = _example_class()()
+    example = example_class()()
     try:
         example.ParseFromString(serialized)
     except message.DecodeError as error:
@@ -198,7 +213,8 @@ def decode_numpy(serialized):
             f"the record has schema {schema}, this version reads {SCHEMA}. "
             "Prepare the data set again with this version."
         )
-    for name, feature in FEATURES.items():
+    features = FEATURES | INSTANCES if "instance" in stored else FEATURES
+    for name, feature in features.items():
         if feature.kind == "int64":
             found[name] = np.array(stored[name].int64_list.value, dtype=np.int64)
         elif not stored[name].bytes_list.value:
@@ -207,11 +223,12 @@ def decode_numpy(serialized):
             found[name] = stored[name].bytes_list.value[0].decode("utf-8")
         else:
             found[name] = stored[name].bytes_list.value[0]
-    for name, feature in FEATURES.items():
+    for name, feature in features.items():
         if feature.kind not in ("int64", "text"):
             found[name] = _from_bytes(name, feature, found)
     image = found["image"] * found["slope"] + found["intercept"]
-    kept = {name: found[name] for name in Chunk.__dataclass_fields__ if name != "image"}
+    kept = {name: found[name] for name in Chunk.__dataclass_fields__ if name in found}
+    del kept["image"]
     return Chunk(image=image, **kept)
 
 
@@ -321,7 +338,7 @@ def _resolved(feature, values):
 
 
 def _to_bytes(chunk, name, value, values):
-    feature = FEATURES[name]
+    feature = (FEATURES | INSTANCES)[name]
     if feature.kind == "text":
         return value.encode("utf-8")
     if value is None:
@@ -338,6 +355,8 @@ def _from_bytes(name, feature, found):
     if not dtype:
         return None
     try:
+        if feature.packed and not raw:
+            return None
         raw = zlib.decompress(raw) if feature.packed else raw
         shape = [-1 if n is None else int(n) for n in _resolved(feature, found)]
         return np.frombuffer(raw, np.dtype(dtype).newbyteorder("<")).reshape(shape)
@@ -361,40 +380,3 @@ def _tf_feature(tf, feature):
     if feature.shape == (None,):
         return tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True)
     return tf.io.FixedLenFeature(feature.shape, tf.int64)
-
-
-@lru_cache
-def _example_class():
-    """`tf.train.Example` without float lists, in a pool of its own: TensorFlow has the same."""
-    file = descriptor_pb2.FileDescriptorProto(
-        name="segkit/example.proto", package="segkit", syntax="proto3"
-    )
-    field = descriptor_pb2.FieldDescriptorProto
-
-    def add(owner, name, number, kind, type_name=None, repeated=False, oneof=None):
-        owner.field.add(
-            name=name,
-            number=number,
-            type=kind,
-            type_name=type_name,
-            label=field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL,
-            oneof_index=oneof,
-        )
-
-    add(file.message_type.add(name="BytesList"), "value", 1, field.TYPE_BYTES, repeated=True)
-    add(file.message_type.add(name="Int64List"), "value", 1, field.TYPE_INT64, repeated=True)
-    feature = file.message_type.add(name="Feature")
-    feature.oneof_decl.add(name="kind")
-    add(feature, "bytes_list", 1, field.TYPE_MESSAGE, ".segkit.BytesList", oneof=0)
-    add(feature, "int64_list", 3, field.TYPE_MESSAGE, ".segkit.Int64List", oneof=0)
-    features = file.message_type.add(name="Features")
-    entry = features.nested_type.add(name="FeatureEntry")
-    entry.options.map_entry = True
-    add(entry, "key", 1, field.TYPE_STRING)
-    add(entry, "value", 2, field.TYPE_MESSAGE, ".segkit.Feature")
-    add(features, "feature", 1, field.TYPE_MESSAGE, ".segkit.Features.FeatureEntry", repeated=True)
-    example = file.message_type.add(name="Example")
-    add(example, "features", 1, field.TYPE_MESSAGE, ".segkit.Features")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("segkit.Example"))

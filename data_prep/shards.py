@@ -12,7 +12,10 @@ from itertools import product
 import numpy as np
 
 from data_prep.fingerprint import checked_indices
+from data_prep.fingerprint import checked_objects
 from data_prep.fingerprint import seed_of
+from data_prep.instances import prepare_ids
+from data_prep.instances import split_slices
 from data_prep.preprocess import prepare
 from data_prep.records import Chunk
 from segkit.errors import ConfigError
@@ -113,7 +116,7 @@ def chunk_starts(length, *, chunk, overlap):
     return [(length - chunk) * n // (count - 1) for n in range(count)]
 
 
-def case_chunks(case, dataset, plan, *, chunk, overlap):
+def case_chunks(case, dataset, plan, *, chunk, overlap, in_slices=False):
     """Reads and prepares one case and cuts it.
 
     Args:
@@ -122,15 +125,21 @@ def case_chunks(case, dataset, plan, *, chunk, overlap):
         plan: `Plan`.
         chunk: Longest side of a chunk, in voxels.
         overlap: Overlap of neighbouring chunks, in voxels.
+        in_slices: Make an object of each part of an object in a slice of the prepared grid; those
+            on the source grid stay whole.
 
     Yields:
-        `Chunk`, the one at origin 0 first; that one carries the label on the source grid.
+        `Chunk`, the one at origin 0 first; that one carries label and ids on the source grid.
     """
-    image, label = dataset.read(case)
-    source = None
+    image, label, *objects = dataset.read(case)
+    source = source_ids = ids = None
     if label is not None and dataset.classes:
         source = checked_indices(case, image, label, dataset.classes)
+        source_ids = checked_objects(case, objects, source, dataset.classes)
     prepared = prepare(image, None if source is None else Volume(source, image.affine), plan)
+    if source_ids is not None:
+        ids = prepare_ids(source_ids, source, prepared, image)
+        ids = split_slices(ids) if in_slices else ids
     shape, ignored = prepared.image.shape[:3], ignored_class(dataset.classes)
     for origin, size in chunk_boxes(shape, chunk=chunk, overlap=overlap):
         box = tuple(slice(o, o + n) for o, n in zip(origin, size, strict=True))
@@ -148,6 +157,8 @@ def case_chunks(case, dataset, plan, *, chunk, overlap):
             class_counts=class_counts(piece, len(dataset.classes)),
             foreground=sample_foreground(piece, seed_of(f"{case.id} {origin}"), ignored),
             source_label=source if not any(origin) else None,
+            instance=None if ids is None else ids[box],
+            source_instance=source_ids if not any(origin) else None,
         )
 
 

@@ -16,6 +16,8 @@ from data_prep.contact_sheet import Picture
 from data_prep.contact_sheet import caption
 from data_prep.contact_sheet import save_sheet
 from data_prep.contact_sheet import window
+from data_prep.joined_labels import label_of
+from data_prep.joined_labels import split
 from data_prep.manifest import load_manifest
 from segkit.config import load_config
 from segkit.errors import ConfigError
@@ -28,12 +30,14 @@ EXAMPLES = """examples:
   python tools/inspect_data.py                                   # built-in phantoms
   python tools/inspect_data.py --data data/hippocampus --augment nnunet
   python tools/inspect_data.py --data data/hippocampus --augment mine.yaml --patch 40 56 40
+  python tools/inspect_data.py --data data/nuclei --augment light --patch 256 256
   python tools/inspect_data.py --config runs/MY_RUN/config.yaml --out run.png
 
 With a policy, a row starts with a patch as it is; the other columns show the same patch
 augmented, and below each picture stands what was drawn. Mixing takes place between the rows 1
 and 2, 3 and 4, and so on. A row shares one grey scale. Of volumes the middle slice is shown,
-which a flip of an even depth replaces by its neighbour.
+which a flip of an even depth replaces by its neighbour. Single objects, where the data set has
+them, are drawn one by one, with their boxes.
 """
 LARGEST = {2: 256, 3: 96}  # longest side of a patch that nobody chose, by number of sides
 
@@ -78,11 +82,13 @@ def inspect(args):
     if policy:
         title += f", augmentation: {Path(args.augment or args.config).name}"
         columns, ms = views(batch, augment, columns=args.columns, **common)
-        rows = augmented_rows(plain, columns, "dhw"[-len(patch) :])
+        rows = augmented_rows(plain, columns, "dhw"[-len(patch) :], "instances" in manifest)
         print(table(policy, columns))
         print(f"\nThe whole policy took {ms:.1f} ms per patch, {count} patches at a time.")
     else:
-        rows = plain_rows(plain, args.columns)
+        rows = plain_rows(plain, args.columns, "instances" in manifest)
+    if "instances" in manifest:
+        title += f", {count_objects(rows)} objects"
     draw(args.out, rows, title, manifest, batch[2][0])
     print(f"{title}: {args.out}")
 
@@ -125,7 +131,10 @@ def check(args, patch, manifest):
 
 
 def read_patches(data, manifest, patch, augment, count, seed):
-    """Returns image with margin, label and voxel size of patches centred on foreground."""
+    """Returns image with margin, label and voxel size of patches centred on foreground.
+
+    Where the data set has objects, the label holds their ids too, see `data_prep.joined_labels`.
+    """
     import tensorflow as tf
 
     from data_prep.pipeline import build_dataset
@@ -141,9 +150,10 @@ def read_patches(data, manifest, patch, augment, count, seed):
         foreground_fraction=1.0,
         augment=augment,
         batches=count,
+        with_instances="instances" in manifest,
     )
     with reading_errors(data, manifest):
-        parts = [(image, label, spacing_mm) for image, label, _, _, spacing_mm in stream]
+        parts = [(image, label_of(label), spacing_mm) for image, label, _, _, spacing_mm in stream]
     return [tf.concat(part, axis=0) for part in zip(*parts, strict=True)]
 
 
@@ -191,22 +201,36 @@ def is_colour(manifest):
     return [n["scheme"] for n in manifest["preprocess"]["normalization"]] == ["rescale"] * 3
 
 
-def plain_rows(view, columns):
+def picture(image, label, shown, text, objects):
+    """Returns the `Picture` of a patch; with `objects` its label holds ids too."""
+    if not objects:
+        return Picture(image, label, shown, text)
+    label, ids = split(label)
+    return Picture(image, label, shown, text, ids)
+
+
+def count_objects(rows):
+    """Returns how many objects the pictures of a sheet show."""
+    return sum(len(set(np.unique(one.instance)) - {0}) for row in rows for one in row)
+
+
+def plain_rows(view, columns, objects):
     """Returns rows of patches as they are."""
     pictures = [
-        Picture(image, label, window(image)) for image, label in zip(*view[:2], strict=True)
+        picture(image, label, window(image), "", objects)
+        for image, label in zip(*view[:2], strict=True)
     ]
     return [pictures[n : n + columns] for n in range(0, len(pictures), columns)]
 
 
-def augmented_rows(view, columns, axes):
+def augmented_rows(view, columns, axes, objects):
     """Returns rows of a patch as it is and its augmentations."""
-    rows = plain_rows(view, 1)
+    rows = plain_rows(view, 1, objects)
     for n, row in enumerate(rows):
         row[0] = row[0]._replace(caption="as it is")
         for images, labels, log in columns:
             text = caption({name: draws[n] for name, draws in log.items()}, axes)
-            row.append(Picture(images[n], labels[n], row[0].window, text))
+            row.append(picture(images[n], labels[n], row[0].window, text, objects))
     return rows
 
 

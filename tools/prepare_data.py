@@ -21,6 +21,10 @@ EXAMPLES = """examples:
   python tools/prepare_data.py --source Task04_Hippocampus --layout msd --out data/hippocampus
   python tools/prepare_data.py --source isbi2012 --layout images --out data/isbi \\
       --layout-option labels=membrane=0,interior=255
+  python tools/prepare_data.py --source dsb2018 --layout dsb2018 --out data/nuclei
+  python tools/prepare_data.py --source instances_train.json --layout coco --out data/cells
+  python tools/prepare_data.py --source Task03_Liver --layout msd --out data/lesions \\
+      --instances slices
   python tools/prepare_data.py --source ct:12 --layout phantom --out data/phantom --spacing 2,2,2
   python tools/prepare_data.py --verify --out data/hippocampus
 
@@ -95,6 +99,12 @@ def add_preparation(add):
         metavar="KEY=VALUE",
         help="option of the layout; may be repeated",
     )
+    add(
+        "--instances",
+        metavar="MODE",
+        help="make objects of the connected parts of each class: components in 3-D, or slices, "
+        "one by one (default: the layout's own objects, if any)",
+    )
     add("--skip-bad", action="store_true", help="leave out cases that cannot be used")
     add("--overwrite", action="store_true", help="replace another data set in --out")
 
@@ -127,6 +137,7 @@ def make_options(args, layout_options, **more):
         chunk=args.chunk,
         chunk_overlap=args.chunk_overlap,
         skip_bad=args.skip_bad,
+        instances=args.instances,
         **more,
     )
 
@@ -153,6 +164,7 @@ def convert_dataset(args, dataset, options, progress):
     if manifest["classes"]:
         flat = all(case["shape"][0] == 1 for case in manifest["cases"].values())
         model = "unet" if flat else "unet3d"
+        model = "mask_rcnn" if "instances" in manifest else model
         print(f"next      python tools/train.py --model {model} --data {args.out}")
 
 
@@ -209,6 +221,7 @@ def summarise(manifest):
     if len(voxels) > SHOWN_CLASSES:
         print(f"class     ... and {len(voxels) - SHOWN_CLASSES} more")
     summarise_table(manifest)
+    summarise_objects(manifest)
     for note, count in manifest["fingerprint"]["notes"].items():
         print(f"note      {count} case(s): {note}")
     size = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
@@ -238,6 +251,26 @@ def summarise_table(manifest):
         count = sum(number in case.get("missing_channels", []) for case in cases)
         if count:
             print(f"channel   {name}: missing in {count} case(s), 0 throughout there")
+
+
+def summarise_objects(manifest):
+    """Prints what a data set says of single objects and of kinds of images."""
+    kinds = [case["kind"] for case in manifest["cases"].values() if "kind" in case]
+    for kind in sorted(set(kinds)):
+        print(f"kind      {kind}: {kinds.count(kind)} case(s)")
+    if "instances" not in manifest:
+        return
+    found = manifest["instances"]
+    low, middle, high = (found["sides"][n] for n in (1, 3, 5))
+    print(
+        f"objects   {found['count']}, up to {found['per_case_max']} in a case; sides {low:g} to "
+        f"{high:g} voxels, median {middle:g}"
+    )
+    if found["overlap_voxels"]:
+        print(
+            f"          {found['overlap_voxels']} voxels of overlapping masks, in "
+            f"{found['overlap_cases']} case(s), were given to the smaller object"
+        )
 
 
 def missing_values(count):

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +23,9 @@ from segkit.volume import Volume
 from segkit.volume import same_grid
 
 LAYOUTS = {
+    "coco": "data_prep.layouts.coco:scan",
     "dicom": "data_prep.layouts.dicom:scan",
+    "dsb2018": "data_prep.layouts.dsb2018:scan",
     "images": "data_prep.layouts.images:scan",
     "msd": "data_prep.layouts.msd:scan",
     "nnunet": "data_prep.layouts.nnunet:scan",
@@ -29,6 +33,7 @@ LAYOUTS = {
     "table": "data_prep.layouts.table:scan",
 }
 MAX_GUESSED_CLASS = 20
+OBJECTS = {"background": 0, "object": 1}  # classes where maps of objects are all there is
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class RawCase:
         held_back: `True` for a case of the test split, which training never sees.
         covariates: What else is known of the case: name -> float, text or `None` (missing).
         target: Class of the whole case, or `None`.
+        instances: Path of a map of the ids of objects, or `None`.
+        kind: What sort of image it is, for scores by kind, or `None`.
     """
 
     id: str
@@ -53,6 +60,8 @@ class RawCase:
     held_back: bool = False
     covariates: dict = field(default_factory=dict, hash=False)
     target: str | None = None
+    instances: str | None = None
+    kind: str | None = None
 
     @property
     def missing_channels(self):
@@ -65,6 +74,20 @@ class RawCase:
         return next(path for path in self.images if path)
 
 
+class Objects(NamedTuple):
+    """The objects of a case on the grid of its image, as a layout reads them.
+
+    Attributes:
+        ids: Integers, shape `(d, h, w)`, 0 where there is no object.
+        lost: Voxels that objects lost to others where masks overlap.
+        notes: What was odd, one sentence each.
+    """
+
+    ids: np.ndarray
+    lost: int = 0
+    notes: tuple[str, ...] = ()
+
+
 def read_case(case):
     """Reads a case from its files.
 
@@ -75,7 +98,8 @@ def read_case(case):
         `(image, label)`: image `Volume` with array `(depth, height, width, channels)`, in the
         dtype of the files; label `Volume` of integers `(depth, height, width)` that holds the
         *source values*, or `None`. Axes stored in another order or direction are turned to
-        those of the first channel. A channel that the case lacks is 0 throughout.
+        those of the first channel. A channel that the case lacks is 0 throughout. With a map of
+        objects `(image, label, Objects)`; if there is no label then, it is 1 where an object is.
 
     Raises:
         DataError: A file cannot be read, or channels or label lie on another grid.
@@ -91,10 +115,14 @@ def read_case(case):
     arrays = [v.array if v.array.ndim == 4 else v.array[..., None] for v in volumes]
     notes = tuple(dict.fromkeys(note for v in volumes for note in v.notes))
     image = Volume(np.concatenate(arrays, axis=-1), first.affine, notes)
-    if case.label is None:
-        return image, None
-    what = f"the image {case.first_image} and the label map {case.label}"
-    return image, _onto_axes(first, io.read_label(case.label), what)
+    label, ids = (
+        path and _onto_axes(first, io.read_label(path), f"the image {case.first_image} and {path}")
+        for path in (case.label, case.instances)
+    )
+    if ids is None:
+        return image, label
+    label = label or replace(ids, array=(ids.array > 0).astype(np.uint8))
+    return image, label, Objects(ids.array, notes=ids.notes)
 
 
 def digest_case(case):
@@ -103,7 +131,7 @@ def digest_case(case):
     for number in case.missing_channels:
         total.update(f"without channel {number}".encode())
     images = [path for path in case.images if path]
-    for path in map(Path, [*images, *([case.label] if case.label else [])]):
+    for path in map(Path, [*images, *filter(None, (case.label, case.instances))]):
         files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
         for file in files:
             total.update(_digest_file(file))
@@ -119,7 +147,7 @@ class RawDataset:
         channels: Name per channel: `"CT"`, `"MRI"`, `"red"`, ...
         classes: Class name -> value in the label files, background first; `{}` without labels.
         cases: Sorted by id, numbers in ids by value; ids are unique.
-        read: Picklable `RawCase -> (image, label)`, see `read_case`.
+        read: Picklable `RawCase -> (image, label)` or `(image, label, Objects)`, see `read_case`.
         digest: Picklable `RawCase -> str`: SHA-256 of what `read` reads.
     """
 
@@ -127,7 +155,7 @@ class RawDataset:
     channels: tuple[str, ...]
     classes: dict[str, int]
     cases: tuple[RawCase, ...]
-    read: Callable[[RawCase], tuple[Volume, Volume | None]] = read_case
+    read: Callable[[RawCase], tuple] = read_case
     digest: Callable[[RawCase], str] = digest_case
 
     def __post_init__(self):

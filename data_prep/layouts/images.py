@@ -2,6 +2,7 @@
 
 import re
 
+from data_prep.layouts import OBJECTS
 from data_prep.layouts import RawCase
 from data_prep.layouts import RawDataset
 from data_prep.layouts import guess_classes
@@ -18,7 +19,13 @@ ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 CHANNELS = {1: ("gray",), 3: ("red", "green", "blue")}
 
 
-def scan(source, *, labels: str | None = None, patient: str | None = None):
+def scan(
+    source,
+    *,
+    labels: str | None = None,
+    patient: str | None = None,
+    instances: str | None = None,
+):
     """Pairs images with masks by name; a mask may add `_mask`, `_label` or `_segmentation`.
 
     Args:
@@ -29,6 +36,9 @@ def scan(source, *, labels: str | None = None, patient: str | None = None):
             values 0, 1, 2, ... up to 20 are `class_1`, `class_2`, ...
         patient: Regular expression that finds the patient in an image's name, see
             `patient_of`; without it each image is a patient.
+        instances: Name of the folder of maps of objects' ids, called as masks, or
+            `NAME_instances` or `NAME_anno`. With it there need be no masks: what is in an object
+            is then of the class `object`, or of the one that `labels` gives the value 1.
 
     Returns:
         `RawDataset`.
@@ -40,29 +50,53 @@ def scan(source, *, labels: str | None = None, patient: str | None = None):
     """
     folder = source_folder(source)
     images = _by_name(_subfolder(folder, IMAGE_FOLDERS), lambda name: name)
-    masks = _by_name(_subfolder(folder, LABEL_FOLDERS), _mask_stem(images))
-    for here, there, missing in ((masks, images, "image"), (images, masks, "mask")):
-        unpaired = sorted(here.keys() - there.keys())
-        if unpaired:
-            raise DataError(
-                f"{here[unpaired[0]]} has no {missing} of the same name; add it or remove the file."
-            )
+    ids, masks = {}, {}
+    if instances is not None:
+        ids = _paired(images, source_folder(folder / instances), "map of objects")
+    if instances is None or _is_there(folder, LABEL_FOLDERS, instances):
+        masks = _paired(images, _subfolder(folder, LABEL_FOLDERS, instances), "mask")
     if not images:
         raise DataError(f"no images in {folder}. Known endings: {' '.join(ENDINGS)}.")
+    classes = parse_classes(labels) if labels else OBJECTS
+    if masks and not labels:
+        classes = guess_classes(folder, masks.values())
     count = io.read_image(next(iter(images.values()))).num_channels
     return RawDataset(
         name=folder.name,
         channels=CHANNELS.get(count, tuple(f"channel_{n}" for n in range(count))),
-        classes=parse_classes(labels) if labels else guess_classes(folder, masks.values()),
+        classes=classes,
         cases=tuple(
-            RawCase(name, patient_of(name, patient), (images[name],), masks[name])
+            RawCase(
+                name,
+                patient_of(name, patient),
+                (images[name],),
+                masks.get(name),
+                instances=ids.get(name),
+            )
             for name in images
         ),
     )
 
 
-def _subfolder(folder, names):
+def _paired(images, folder, what):
+    """Returns `{case: path}` of a folder that has one file for each image."""
+    found = _by_name(folder, _mask_stem(images))
+    for here, there, missing in ((found, images, "image"), (images, found, what)):
+        unpaired = sorted(here.keys() - there.keys())
+        if unpaired:
+            raise DataError(
+                f"{here[unpaired[0]]} has no {missing} of the same name; add it or remove the file."
+            )
+    return found
+
+
+def _is_there(folder, names, other):
+    return any(f.is_dir() and f.name.lower() in names and f.name != other for f in folder.iterdir())
+
+
+def _subfolder(folder, names, other=None):
     found = [f for f in sorted(folder.iterdir()) if f.is_dir() and f.name.lower() in names]
+    found = [f for f in found if f.name != other]
     if len(found) != 1:
         what = f"holds {' and '.join(f.name for f in found)}" if found else "holds none"
         raise DataError(f"{folder} {what}; exactly one of the folders {', '.join(names)} is due.")
@@ -85,6 +119,6 @@ def _mask_stem(images):
     def stem(name):
         if name in images:
             return name
-        return re.sub(r"_(mask|label|segmentation)$", "", name, flags=re.IGNORECASE)
+        return re.sub(r"_(mask|label|segmentation|instances|anno)$", "", name, flags=re.IGNORECASE)
 
     return stem

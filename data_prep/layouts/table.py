@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
+from data_prep.layouts import OBJECTS
 from data_prep.layouts import RawCase
 from data_prep.layouts import RawDataset
 from data_prep.layouts import guess_classes
@@ -32,6 +33,7 @@ def scan(
     target: str | None = None,
     covariates: str | None = None,
     categories: str | None = None,
+    instances: str | None = None,
 ):
     """Lists the rows of a table as cases.
 
@@ -52,6 +54,9 @@ def scan(
         covariates: Columns of the covariates, `"age,sex"`; by default all that are left over. An
             empty text: none.
         categories: Which of them hold categories though they look like numbers.
+        instances: Column of maps of objects' ids; by default `instances`, if there is one. Without
+            a column of labels all objects are of one class, `object` or that of value 1 in
+            `labels`.
 
     Returns:
         `RawDataset`.
@@ -65,6 +70,7 @@ def scan(
     rows = _read(path)
     header = list(rows[0])
     named = {"case": case, "label": label, "patient": patient, "split": split, "target": target}
+    named["instances"] = instances
     columns = {role: _column(path, header, role, name) for role, name in named.items()}
     channels = _channel_columns(path, header, images)
     taken = {*channels, *columns.values()}
@@ -81,11 +87,17 @@ def scan(
             held_back=_held_back(path, row, n, columns["split"]),
             covariates={name: values[n - 1] for name, values in typed.items()},
             target=row[columns["target"]] or None if columns["target"] else None,
+            instances=_file(path, row, n, columns["instances"]) or None,
         )
         for n, row in enumerate(rows, start=1)
     )
     masks = [one.label for one in cases if one.label]
-    classes = parse_classes(labels) if labels else guess_classes(path, masks) if masks else {}
+    if labels:
+        classes = parse_classes(labels)
+    elif masks:
+        classes = guess_classes(path, masks)
+    else:
+        classes = OBJECTS if any(one.instances for one in cases) else {}
     return RawDataset(path.stem, _channel_names(channels, cases), classes, cases)
 
 

@@ -4,6 +4,7 @@ from PIL import Image
 
 from data_prep.contact_sheet import Picture
 from data_prep.contact_sheet import caption
+from data_prep.contact_sheet import rim
 from data_prep.contact_sheet import save_sheet
 from data_prep.contact_sheet import window
 
@@ -119,3 +120,34 @@ def test_a_caption_names_the_steps_that_changed_the_example():
 def test_what_touches_nothing_is_no_change(draws):
     draws = {name: np.array(value) for name, value in draws.items()}
     assert caption(draws, "hw") == "no change"
+
+
+def test_objects_have_rims_and_boxes_of_their_own(tmp_path):
+    label = np.zeros((20, 20), int)
+    label[4:12, 2:14] = 1
+    ids = label.copy()
+    ids[4:12, 8:14] = 7  # touches the first one
+    label[ids == 7] = 2
+    picture = Picture(np.zeros((20, 20)), label, (0, 1), "", ids)
+    path = tmp_path / "s.png"
+    save_sheet(path, [[picture]], ["background", "a", "b"], [ORANGE, BLUE], "title")
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    side = 1.7 * 150 / 20  # of a voxel
+    for colour, left, right in ((ORANGE, 2, 8), (BLUE, 8, 14)):
+        rows, columns = places(pixels, colour)
+        assert rows.min() == pytest.approx(4 * side, abs=3)
+        assert rows.max() == pytest.approx(12 * side, abs=3)
+        assert columns.min() - 15 == pytest.approx(left * side, abs=3)
+        assert columns.max() - 15 == pytest.approx(right * side, abs=3)
+        inner = (rows > 5.3 * side) & (rows < 10.7 * side)
+        inner &= (columns - 15 > (left + 1.3) * side) & (columns - 15 < (right - 1.3) * side)
+        assert not inner.any()
+
+
+def test_the_rim_is_where_ids_change():
+    ids = np.zeros((5, 6), int)
+    ids[:, :3], ids[1:4, 3:] = 4, 9
+    expected = np.array([[1, 1, 1], [1, 0, 1], [1, 0, 1], [1, 0, 1], [1, 1, 1]])
+    np.testing.assert_array_equal(rim(ids)[:, :3], expected)
+    np.testing.assert_array_equal(rim(ids)[1:4, 3:], [[1, 1, 1], [1, 0, 1], [1, 1, 1]])
+    assert not rim(ids)[[0, 4], 3:].any()

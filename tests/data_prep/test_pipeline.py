@@ -233,8 +233,8 @@ def test_fast_mode_lets_quick_examples_overtake_and_loses_none(tmp_path, monkeyp
         time.sleep(float(seconds))
         return seconds
 
-    def slow_on_case_3(serialized):
-        record = decode(serialized)
+    def slow_on_case_3(serialized, **options):
+        record = decode(serialized, **options)
         seconds = tf.where(record["case_id"] == "c3", 0.5, 0.0)
         (waited,) = tf.numpy_function(wait, [seconds], [tf.float32])
         with tf.control_dependencies([waited]):

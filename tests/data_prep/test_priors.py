@@ -1,9 +1,12 @@
 """The segmentations of a first stage as channels, and the crop around them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from data_prep.fingerprint import measure
+from data_prep.layouts import Objects
 from data_prep.layouts import RawCase
 from data_prep.layouts import RawDataset
 from data_prep.plan import Plan
@@ -63,6 +66,16 @@ def test_each_class_of_the_first_stage_is_a_channel(dataset, found, tmp_path):
     np.testing.assert_array_equal(image.array[..., 2], found == 5)
     np.testing.assert_array_equal(image.array[..., 3], found == 9)
     assert label.shape == (2, 4, 5)
+
+
+def test_objects_pass_through(dataset, found, tmp_path):
+    objects = Objects(np.ones((2, 4, 5), int), lost=3)
+    whole = with_priors(
+        replace(dataset, read=lambda case: (*read(case), objects)), tmp_path, CLASSES
+    )
+    image, _, same = whole.read(whole.cases[0])
+    assert image.array.shape == (2, 4, 5, 4)
+    assert same is objects
 
 
 def test_a_label_map_in_other_axes_is_turned_to_those_of_the_image(dataset, found, tmp_path):

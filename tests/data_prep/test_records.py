@@ -60,6 +60,29 @@ def test_a_chunk_survives_the_round_trip(dtype):
     assert found.source_label.dtype == dtype
 
 
+def test_ids_of_objects_survive_the_round_trip():
+    ids = (np.arange(60).reshape(3, 4, 5) * 1100).astype(np.uint16)
+    source = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)
+    chunk = make_chunk(instance=ids, source_instance=source, source_label=source.astype(np.uint8))
+    serialized = encode(chunk)
+    found = decode_numpy(serialized)
+    assert_equal(found, chunk, np.array([4.6e-4, 1.6e-5]))
+    assert found.instance.dtype == found.source_instance.dtype == np.uint16
+    record = decode(serialized, instances=True)
+    assert record["instance"].dtype == "uint16"
+    np.testing.assert_array_equal(record["instance"], ids)
+    assert "instance" not in decode(serialized)
+    assert (
+        decode_numpy(encode(dataclasses.replace(chunk, source_instance=None))).source_instance
+        is None
+    )
+
+
+def test_ids_of_another_shape_are_refused():
+    with pytest.raises(ShapeError, match=r"instance must have shape \(3, 4, 5\)"):
+        encode(make_chunk(instance=np.zeros((3, 4, 4), np.uint16)))
+
+
 def test_a_chunk_without_labels_survives_the_round_trip():
     found = decode_numpy(encode(make_chunk(label=None, foreground=np.zeros((0, 4)))))
     assert found.label is None

@@ -2,6 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep.convert import Options
+from data_prep.convert import convert
+from data_prep.layouts import scan_source
 from tools import inspect_data
 from tools.inspect_data import main
 
@@ -141,3 +144,19 @@ def test_a_policy_that_does_not_fit_the_data_is_one_line(mr_run, mistake, write_
     assert "needs 3 channels" in mistake(
         main, "--data", mr_run.data, *PATCH, *SMALL, "--augment", policy
     )
+
+
+def test_objects_are_drawn_one_by_one(mr_run, drawn, tmp_path, write_policy):
+    options = Options(layout="nnunet", folds=3, instances="components")
+    dataset = scan_source("nnunet", str(mr_run.source))
+    convert(dataset, tmp_path / "data", source=mr_run.source, options=options)
+    policy = write_policy("- flip: {axes: [0, 0, 1]}")
+    assert main(["--data", str(tmp_path / "data"), *PATCH, *SMALL, "--augment", policy]) == 0
+    for first, *others in drawn["rows"]:
+        assert set(np.unique(first.label)) == {0, 1}
+        np.testing.assert_array_equal(first.instance, first.label)
+        for other in others:
+            np.testing.assert_array_equal(other.instance, first.instance[:, ::-1])
+    assert drawn["title"].endswith(", 8 objects")
+    assert main(["--data", str(tmp_path / "data"), *PATCH, *SMALL]) == 0
+    assert drawn["title"].endswith(", 6 objects")

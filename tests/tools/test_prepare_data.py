@@ -65,6 +65,32 @@ def test_it_converts_and_tells_what_and_what_next(source, tmp_path, capsys):
     assert "is up to date" in capsys.readouterr().out
 
 
+def test_objects_are_made_and_told(source, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(arguments(source, out, "--instances", "components")) == 0
+    shown = capsys.readouterr().out
+    assert "objects   6, up to 1 in a case; sides 6 to 6 voxels, median 6\n" in shown
+    assert f"python tools/train.py --model mask_rcnn --data {out}" in shown
+    line = mistake(capsys, arguments(source, out))
+    assert "options.instances: components before, None now" in line
+
+
+def test_overlaps_and_kinds_are_told(tmp_path, capsys):
+    for n in range(5):
+        for name, box in (("masks/a", (2, 8)), ("masks/b", (6, 9)), (f"images/{n}", (0, 9))):
+            path = tmp_path / "raw" / str(n) / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            array = np.zeros((12, 12), np.uint8)
+            array[box[0] : box[1], box[0] : box[1]] = 9
+            Image.fromarray(array).save(path)
+    argv = ["--source", tmp_path / "raw", "--layout", "dsb2018", "--out", tmp_path / "out"]
+    assert main([*map(str, argv), "--workers", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "kind      fluorescence: 5 case(s)" in shown
+    assert "objects   10, up to 2 in a case" in shown
+    assert "20 voxels of overlapping masks, in 5 case(s), were given to the smaller" in shown
+
+
 def test_verify_passes_an_intact_data_set_and_names_a_corrupt_shard(source, tmp_path, capsys):
     out = tmp_path / "out"
     main(arguments(source, out))
@@ -94,6 +120,7 @@ def test_each_mistake_is_one_clear_line(source, tmp_path, capsys):
         (arguments(source, out, "--orientation", "RAT"), "one of R/L, A/P and S/I"),
         (arguments(source, out, "--chunk", "8", "--chunk-overlap", "8"), "overlap < chunk"),
         (arguments(source, out, "--splits", "random"), "unknown split scheme 'random'"),
+        (arguments(source, out, "--instances", "slice"), "Did you mean 'slices'?"),
         (arguments(source, out, "--folds", "7"), "7 folds need as many patients, got 6"),
         (["--verify", "--out", str(out)], "no prepared data set"),
     ]
