@@ -119,6 +119,8 @@ class TrainConfig:
         precision: `float32`, `mixed_float16` or `mixed_bfloat16`.
         initial_weights: Run folder whose weights are taken over where name and shape are the same,
             such as one of tools/pretrain.py; `null`: all weights start at random.
+        initial_layers: Patterns of names of layers that take them over, such as `["encoder*"]`;
+            `[]`: all.
         layer_decay: Factor on the steps of a stage of the network, from one stage to the one
             before it; 1: all stages take whole steps.
         freeze: Patterns of names of layers whose weights do not move, such as `["encoder*"]`.
@@ -156,6 +158,7 @@ class TrainConfig:
     clip_norm: float = 12.0
     precision: str = "float32"
     initial_weights: str | None = None
+    initial_layers: list[str] = field(default_factory=list)
     layer_decay: float = 1.0
     freeze: list[str] = field(default_factory=list)
     freeze_epochs: int = 0
@@ -183,6 +186,9 @@ class TrainConfig:
             _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
         inside = 0 < self.layer_decay <= 1
         _require(inside, "train.layer_decay", self.layer_decay, "above 0 and at most 1")
+        fits = bool(self.initial_weights) or not self.initial_layers
+        expected = "[] without train.initial_weights"
+        _require(fits, "train.initial_layers", self.initial_layers, expected)
         fits = self.freeze_epochs < self.epochs and (self.freeze or not self.freeze_epochs)
         expected = "below train.epochs, and 0 without train.freeze"
         _require(fits, "train.freeze_epochs", self.freeze_epochs, expected)

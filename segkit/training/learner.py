@@ -97,7 +97,7 @@ def build_learner(train, strategy, build, *, resume=False):
     with _precision(train.precision), strategy.scope():
         keras.utils.set_random_seed(train.seed)
         model, loss = build()
-        transferred = transfer(model, weights) if weights else None
+        transferred = transfer(model, weights, train.initial_layers) if weights else None
         optimizer = build_optimizer(train)
         optimizer.build(model.trainable_variables)
     average = Average(strategy, model, rate) if rate else None

@@ -1,14 +1,17 @@
 """Weights of one run as the first weights of another: by name of the layer, and shape."""
 
 import csv
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from segkit.errors import ConfigError
+from segkit.errors import nearest
 from segkit.training.run import load_run
 
 STATUSES = {
     "transferred": "taken over",
     "skipped": "of another shape there",
+    "left": "not in train.initial_layers",
     "new": "not there",
     "unused": "there alone",
 }
@@ -42,34 +45,35 @@ def read_weights(folder):
     return {v.path: v.numpy() for v in load_run(folder).model.weights}
 
 
-def transfer(model, weights):
+def transfer(model, weights, patterns=()):
     """Sets the weights of a model that have a counterpart of the same name and shape.
 
     Args:
         model: `keras.Model`.
         weights: From `read_weights`.
+        patterns: Of names of layers, such as `encoder*`: others are left as they are. None: all
+            layers.
 
     Returns:
         List of `Tensor`: those of the model in its order, then the unused ones.
 
     Raises:
-        ConfigError: If there is none: the networks have nothing in common.
+        ConfigError: If there is none: the networks have nothing in common. Or a pattern names no
+            layer of both.
     """
     report = []
     for variable in model.weights:
         shape, source = tuple(variable.shape), weights.get(variable.path)
         found = None if source is None else source.shape
         status = "new" if source is None else "transferred" if found == shape else "skipped"
+        if status != "new" and patterns and not _among(variable.path, patterns):
+            status = "left"
         if status == "transferred":
             variable.assign(source)
         report.append(Tensor(variable.path, status, shape, found))
+    _check(model, weights, report, patterns)
     known = {tensor.name for tensor in report}
     report += [Tensor(n, "unused", None, w.shape) for n, w in weights.items() if n not in known]
-    if not any(tensor.status == "transferred" for tensor in report):
-        raise ConfigError(
-            f"train.initial_weights: no weight there has a name and shape of {model.name}'s. "
-            "Choose a run of the same family with the same model.filters and channels."
-        )
     return report
 
 
@@ -91,6 +95,30 @@ def write_report(path, report):
         writer.writerow(Tensor._fields)
         for name, status, *shapes in report:
             writer.writerow([name, status, *map(_shape, shapes)])
+
+
+def _check(model, weights, report, patterns):
+    """Asks that something was transferred, by each pattern if there are some."""
+    there = {_layer(tensor.name) for tensor in report if tensor.name in weights}
+    for pattern in patterns:
+        if not any(fnmatchcase(layer, pattern) for layer in there):
+            raise ConfigError(
+                f"train.initial_layers: no layer of both networks has the name {pattern!r}. "
+                f"{nearest(pattern, there)}"
+            )
+    if not any(tensor.status == "transferred" for tensor in report):
+        raise ConfigError(
+            f"train.initial_weights: no weight there has a name and shape of {model.name}'s. "
+            "Choose a run of the same family with the same model.filters and channels."
+        )
+
+
+def _layer(name):
+    return name.partition("/")[0]
+
+
+def _among(name, patterns):
+    return any(fnmatchcase(_layer(name), pattern) for pattern in patterns)
 
 
 def _described(tensor):

@@ -43,7 +43,7 @@ def pretrained(tmp_path_factory):
 def by_status(report):
     return {
         status: {tensor.name for tensor in report if tensor.status == status}
-        for status in ("transferred", "skipped", "new", "unused")
+        for status in ("transferred", "skipped", "left", "new", "unused")
     }
 
 
@@ -69,6 +69,24 @@ def test_a_tensor_of_another_shape_is_skipped_and_named_with_both(pretrained):
     assert by_status(report)["skipped"] == {"encoder0_conv1/kernel"}
     np.testing.assert_array_equal(model.weights[0], before)
     assert "encoder0_conv1/kernel (3x3x3x4 here, 3x3x1x4 there)" in describe(report)
+
+
+def test_only_the_layers_asked_for_are_taken_over(pretrained):
+    weights, model = read_weights(pretrained), build_model("unet", 3, (16, 16, 1), **OPTIONS)
+    before = {variable.path: variable.numpy() for variable in model.weights}
+    found = by_status(transfer(model, weights, ["encoder*"]))
+    assert {name.partition("_")[0] for name in found["transferred"]} == {"encoder0", "encoder1"}
+    assert {name.partition("_")[0] for name in found["left"]} == {"decoder0", "up0/kernel", "up0/bias"}
+    for variable in model.weights:
+        taken = variable.path in found["transferred"]
+        expected = weights[variable.path] if taken else before[variable.path]
+        np.testing.assert_array_equal(variable, expected)
+
+
+def test_a_pattern_that_names_no_layer_of_both_is_refused(pretrained):
+    model = build_model("unet", 3, (16, 16, 1), **OPTIONS)
+    with pytest.raises(ConfigError, match=r"initial_layers: no layer of both .* 'logits'"):
+        transfer(model, read_weights(pretrained), ["encoder*", "logits"])
 
 
 def test_networks_with_nothing_in_common_are_refused(pretrained):
