@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import time
-from functools import partial
 
 import yaml
 
