@@ -49,8 +49,7 @@ def pyramid_network(name, channels, *, levels, filters, normalization, backbone_
         x = layers.Conv2D(filters, 3, padding="same", name=f"pyramid{level}")(merged)
         found[level] = make_normalization(normalization, filters, name=f"pyramid{level}_norm")(x)
     for level in range(top + 1, levels[-1] + 1):
-        pool = layers.MaxPooling2D(1, 2, padding="same", name=f"pyramid{level}")
-        found[level] = pool(found[level - 1])
+        found[level] = found[level - 1][:, ::2, ::2]
     return keras.Model(inputs, [found[level] for level in levels], name="pyramid")
 
 
