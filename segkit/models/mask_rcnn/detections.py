@@ -37,7 +37,7 @@ def select(probabilities, boxes, *, number, candidates, threshold, overlap):
 
     Args:
         probabilities: float32 `(B, n, classes)`, background first.
-        boxes: float32 `(B, n, 4)`, within the image; zeros are padding.
+        boxes: float32 `(B, n, 4)`, within the image, n known; zeros are padding.
         number: How many objects to return.
         candidates: How many pairs of box and class to look at, the best.
         threshold: Lowest probability.
@@ -50,9 +50,8 @@ def select(probabilities, boxes, *, number, candidates, threshold, overlap):
     objects = probabilities.shape[-1] - 1
     valid = _has_area(boxes)[..., None] & (probabilities[..., 1:] >= threshold)
     scores = tf.where(valid, probabilities[..., 1:], -1.0)
-    flat = tf.reshape(scores, (tf.shape(scores)[0], -1))
-    total = flat.shape[1] or candidates
-    scores, indices = tf.math.top_k(flat, min(candidates, total))
+    pairs = boxes.shape[1] * objects
+    scores, indices = tf.math.top_k(tf.reshape(scores, (-1, pairs)), min(candidates, pairs))
     found = scores >= 0.0
     boxes = tf.where(
         found[..., None], tf.gather(boxes, indices // objects, batch_dims=1), 0.0

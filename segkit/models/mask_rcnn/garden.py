@@ -4,6 +4,7 @@ The only module that knows the package. It is imported at the first call of `req
 that takes many seconds. Boxes are float32 `(y0, x0, y1, x1)` in pixels, half-open, everywhere.
 """
 
+import random
 from functools import lru_cache
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ def require():
     Raises:
         ConfigError: If the package is not installed.
     """
+    state = random.getstate()  # which seeds initial weights, and which some of the imports use
     try:
         from official.vision.ops import anchor_generator
         from official.vision.ops import box_matcher
@@ -32,6 +34,8 @@ def require():
             f"--model mask_rcnn needs TensorFlow's Model Garden (no module {error.name}): "
             'pip install "segkit[maskrcnn]"'
         ) from error
+    finally:
+        random.setstate(state)
     return SimpleNamespace(
         anchors=anchor_generator,
         matcher=box_matcher,
@@ -120,7 +124,7 @@ def suppress(boxes, scores, *, number, overlap):
     scores, boxes = require().nms.sorted_non_max_suppression_padded(
         scores, boxes, max_output_size=number, iou_threshold=overlap
     )
-    return boxes, scores
+    return tf.ensure_shape(boxes, (None, number, 4)), tf.ensure_shape(scores, (None, number))
 
 
 def interpolate(corners, rows, columns):
