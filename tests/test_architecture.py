@@ -189,7 +189,10 @@ def test_no_file_is_missing_from_its_table(folder, table):
     module, _, attribute = table.partition(":")
     entries = getattr(importlib.import_module(module), attribute).values()
     listed = {entry.partition(":")[0].split(".")[len(Path(folder).parts)] for entry in entries}
-    found = [*(ROOT / folder).glob("*.py"), *(p.parent for p in (ROOT / folder).glob("*/__init__.py"))]
+    found = [
+        *(ROOT / folder).glob("*.py"),
+        *(p.parent for p in (ROOT / folder).glob("*/__init__.py")),
+    ]
     files = {p.stem for p in found} - SHARED
     assert files == listed
 

@@ -79,7 +79,7 @@ def to_grey(slice_, limits=None):
 
 
 def painted(grey, labels, opacity):
-    """Returns grey values with the colours of labels mixed in; arguments as above and in `panel`."""
+    """Returns grey values, see `to_grey`, with the colours of labels mixed in, see `panel`."""
     labels = np.asarray(labels)
     colours = PALETTE[(labels - 1) % len(PALETTE)]
     mixed = (1 - opacity) * grey + opacity * colours

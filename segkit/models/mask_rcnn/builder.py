@@ -128,7 +128,9 @@ def _check_options(name, options):
         if values is not None and (not values or min(values) <= 0 or max(values) > 1e4):
             raise ConfigError(f"{name} needs {key} to be numbers above 0, got {list(values)}.")
     if options["anchor_sides"] and list(options["anchor_sides"]) != sorted(options["anchor_sides"]):
-        raise ConfigError(f"{name} needs anchor_sides in rising order, got {options['anchor_sides']}.")
+        raise ConfigError(
+            f"{name} needs anchor_sides in rising order, got {options['anchor_sides']}."
+        )
     counts = ("pyramid_filters", "units", "mask_convs", "max_objects", "anchor_samples")
     counts += ("region_samples", "candidates", "proposals", "detections")
     for key in counts:

@@ -53,9 +53,7 @@ def select(probabilities, boxes, *, number, candidates, threshold, overlap):
     pairs = boxes.shape[1] * objects
     scores, indices = tf.math.top_k(tf.reshape(scores, (-1, pairs)), min(candidates, pairs))
     found = scores >= 0.0
-    boxes = tf.where(
-        found[..., None], tf.gather(boxes, indices // objects, batch_dims=1), 0.0
-    )
+    boxes = tf.where(found[..., None], tf.gather(boxes, indices // objects, batch_dims=1), 0.0)
     # Boxes of another class are moved off the image, so that classes do not suppress each other.
     span = tf.math.ceil(tf.reduce_max(boxes)) + 1.0  # a whole number: shifts are exact
     shift = tf.cast(indices % objects, tf.float32) * span

@@ -27,7 +27,9 @@ def box_head(num_classes, filters, *, size, units, name):
     x = features = keras.Input((size, size, filters), name="features")
     x = layers.Flatten(name="box_flat")(x)
     for number in (1, 2):
-        x = layers.Dense(units, "relu", kernel_initializer="he_normal", name=f"box_dense{number}")(x)
+        x = layers.Dense(units, "relu", kernel_initializer="he_normal", name=f"box_dense{number}")(
+            x
+        )
     logits = _last(num_classes, 0.01, "class_logits")(x)
     return keras.Model(features, [logits, _last(4, 0.001, "box_offsets")(x)], name=name)
 

@@ -178,7 +178,11 @@ class MaskRCNN(keras.Model):
         classes = tf.gather(objects.classes, matched, batch_dims=1)
         logits = self._drawn(features, boxes, tf.where(positive, classes, 0))
         goals = mask_targets(instance, boxes, tf.where(positive, ids, 0), 4 * BOX_SIZE)
-        return {"mask_logits": logits, "mask_targets": goals, "mask_kinds": samples.kinds[:, :number]}
+        return {
+            "mask_logits": logits,
+            "mask_targets": goals,
+            "mask_kinds": samples.kinds[:, :number],
+        }
 
     def _detected(self, features, proposals, shape):
         """Objects that are found."""

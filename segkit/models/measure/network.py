@@ -12,7 +12,6 @@ from segkit.models.measure.graph import Graph
 from segkit.models.measure.graph import read_graph
 from segkit.models.measure.receptive_field import receptive_field
 
-
 UNMEASURED = ("mask_rcnn",)
 
 

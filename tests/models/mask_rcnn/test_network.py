@@ -18,6 +18,7 @@ from segkit.models.mask_rcnn.pretrained import load_resnet
 from tests.models.mask_rcnn.scenes import CLASSES
 from tests.models.mask_rcnn.scenes import small_network
 
+
 def terms(model, batch, **kwargs):
     found = build_loss("mask_rcnn").parts(None, model(batch, **kwargs))
     return {name: value.numpy() for name, value in found.items()}

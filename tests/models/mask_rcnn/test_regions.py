@@ -1,4 +1,4 @@
-"""Features of regions, proposals and detections, against Model Garden, hand values, slow versions."""
+"""Features of regions, proposals and detections: Model Garden's, by hand, and slow versions."""
 
 import numpy as np
 import pytest
