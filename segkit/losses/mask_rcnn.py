@@ -72,7 +72,7 @@ def anchor_terms(outputs):
     """Returns the terms of the first stage, dict name -> float32 `(batch,)`.
 
     Args:
-        outputs: Dict with `anchor_logits` and `anchor_kinds` `(batch, n)`, where kind 1 is positive,
+        outputs: Dict with `anchor_logits` and `anchor_kinds` `(batch, n)`, of which 1 is positive,
             0 negative, and -1 not counted; `anchor_offsets` and `anchor_targets` `(batch, n, 4)`.
     """
     kinds = outputs["anchor_kinds"]

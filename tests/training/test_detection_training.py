@@ -91,9 +91,8 @@ def test_two_replicas_give_the_losses_of_one(reference):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_xla_changes_no_loss(reference, replicas):
-    np.testing.assert_allclose(curve(replicas, xla=True), reference, rtol=2e-4, atol=1e-6)
+def test_xla_changes_no_loss(reference):
+    np.testing.assert_allclose(curve(1, xla=True), reference, rtol=2e-4, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -145,8 +145,8 @@ def _check_options(name, options):
             f"{name} chooses {options['proposals']} proposals among {options['candidates']} "
             "candidates. Raise candidates, or lower proposals."
         )
-    if options["detections"] > options["candidates"]:
+    if options["detections"] > options["proposals"]:
         raise ConfigError(
-            f"{name} chooses {options['detections']} detections among {options['candidates']} "
-            "candidates. Raise candidates, or lower detections."
+            f"{name} finds {options['detections']} detections in {options['proposals']} proposals. "
+            "Raise proposals, or lower detections."
         )

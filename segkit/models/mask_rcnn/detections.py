@@ -23,7 +23,8 @@ def propose(logits, offsets, anchors, *, shape, candidates, number, overlap):
     Returns:
         float32 `(B, number, 4)`, best first, padded with zeros.
     """
-    candidates = min(candidates, logits.shape[1] or candidates)
+    if (logits.shape[1] or 0) < candidates:
+        logits, offsets, anchors = _padded(logits, offsets, anchors, candidates)
     best, indices = tf.math.top_k(logits, candidates)
     chosen = tf.gather(offsets, indices, batch_dims=1)
     boxes = garden.clip(garden.decode(chosen, tf.gather(anchors, indices)), *shape)
@@ -55,18 +56,27 @@ def select(probabilities, boxes, *, number, candidates, threshold, overlap):
     found = scores >= 0.0
     boxes = tf.where(found[..., None], tf.gather(boxes, indices // objects, batch_dims=1), 0.0)
     # Boxes of another class are moved off the image, so that classes do not suppress each other.
-    span = tf.math.ceil(tf.reduce_max(boxes)) + 1.0  # a whole number: shifts are exact
+    # They are whole numbers, which are exact.
+    span = tf.math.ceil(tf.reduce_max(boxes, axis=(1, 2)))[:, None] + 1.0
     shift = tf.cast(indices % objects, tf.float32) * span
     moved = tf.where(found[..., None], boxes + shift[..., None], 0.0)
     moved, scores = garden.suppress(moved, scores, number=number, overlap=overlap)
     kept = tf.reduce_any(moved > 0.0, axis=-1)
     classes = tf.cast(tf.floor(moved[..., 0] / span), tf.int32)
-    boxes = moved - tf.cast(classes, tf.float32)[..., None] * span
+    boxes = moved - (tf.cast(classes, tf.float32) * span)[..., None]
     return (
         tf.where(kept[..., None], boxes, 0.0),
         tf.where(kept, scores, 0.0),
         tf.where(kept, classes + 1, 0),
     )
+
+
+def _padded(logits, offsets, anchors, number):
+    """At least `number` anchors, the further ones without area and the last to be chosen."""
+    missing = tf.maximum(number - tf.shape(logits)[1], 0)
+    logits = tf.pad(logits, ((0, 0), (0, missing)), constant_values=logits.dtype.min)
+    offsets = tf.pad(offsets, ((0, 0), (0, missing), (0, 0)))
+    return logits, offsets, tf.pad(anchors, ((0, missing), (0, 0)))
 
 
 def _has_area(boxes):

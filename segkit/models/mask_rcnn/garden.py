@@ -76,7 +76,8 @@ def decode(offsets, anchors, weights=None):
 
 def clip(boxes, height, width):
     """Returns boxes `(..., 4)` cut off at the border of the image."""
-    return require().boxes.clip_boxes(boxes, (height, width))
+    limits = tuple(tf.cast(side, boxes.dtype) for side in (height, width))
+    return require().boxes.clip_boxes(boxes, limits)
 
 
 def overlaps(boxes, others):

@@ -185,7 +185,7 @@ def test_resnets_give_features_at_each_stride(name):
         ({"detection_overlap": 0.3}, "detection_overlap to be at least 0.5"),
         ({"region_samples": 0}, "region_samples to be at least 1"),
         ({"proposals": 200, "candidates": 100}, "200 proposals among 100 candidates"),
-        ({"detections": 200, "candidates": 150}, "200 detections among 150 candidates"),
+        ({"detections": 200}, "200 detections in 128 proposals"),
         ({"weights": "imagenet"}, "weights for the backbones resnet50, resnet101 only"),
     ],
 )

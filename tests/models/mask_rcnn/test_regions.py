@@ -122,6 +122,21 @@ def test_proposals_are_decoded_clipped_and_thinned_out():
     np.testing.assert_allclose(found, [[(0, 0, 8, 8), (12, 12, 16, 18), (0, 0, 0, 0)]])
 
 
+def test_few_anchors_give_few_proposals_with_unknown_sides():
+    def proposed(logits, offsets):
+        anchors = tf.constant([(0, 0, 8, 8), (8, 8, 16, 16)], tf.float32)
+        shape = (tf.constant(16), tf.constant(18))
+        options = {"candidates": 20, "number": 10, "overlap": 0.7}
+        return propose(logits, offsets, anchors, shape=shape, **options)
+
+    spec = [tf.TensorSpec((None, None)), tf.TensorSpec((None, None, 4))]
+    logits, offsets = tf.constant([[-200.0, -100.0]]), tf.zeros((1, 2, 4))
+    expected = [(8, 8, 16, 16), (0, 0, 8, 8), *[(0, 0, 0, 0)] * 8]
+    ways = (proposed, tf.function(proposed, spec), tf.function(proposed, jit_compile=True))
+    for function in ways:
+        np.testing.assert_allclose(function(logits, offsets), [expected])
+
+
 def test_detections_are_chosen_per_class():
     boxes = tf.constant([[(0, 0, 8, 8), (0, 0, 8, 9), (20, 20, 28, 28.5), (0, 0, 0, 0)]])
     chances = tf.constant(
