@@ -11,6 +11,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "segkit/__init__.py").read_
 
 CODECS = ["pylibjpeg>=2.1", "pylibjpeg-openjpeg>=2.6", "pyjpegls>=1.5", "python-gdcm>=3.2"]
 TUNE = ["optuna>=4.9"]
+MASKRCNN = ["tf-models-official>=2.20,<2.21", "pycocotools>=2.0.8"]
 
 setup(
     name="segkit",
@@ -43,6 +44,7 @@ setup(
     extras_require={
         "dicom-codecs": CODECS,
         "tune": TUNE,
+        "maskrcnn": MASKRCNN,
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -52,6 +54,7 @@ setup(
             "jax>=0.6",
             *CODECS,
             *TUNE,
+            *MASKRCNN,
         ],
     },
 )

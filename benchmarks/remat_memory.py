@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import time
-from functools import partial
 
 import yaml
 
@@ -50,6 +49,7 @@ def _measure(args, remat):
     from segkit.losses import build_loss
     from segkit.metrics.counts import class_counts
     from segkit.models import build_model
+    from segkit.training.step import full_resolution
     from segkit.training.step import make_train_step
 
     options = {k: yaml.safe_load(v) for k, _, v in (s.partition("=") for s in args.set)}
@@ -61,7 +61,7 @@ def _measure(args, remat):
         model,
         build_loss("ce_dice"),
         optimizer,
-        count=partial(class_counts, num_classes=3),
+        count=lambda labels, logits: class_counts(labels, full_resolution(logits), 3),
         batch_size=1,
         xla=False,
         seed=0,

@@ -21,6 +21,7 @@ LOSSES = {
     "ce_dice": "segkit.losses.ce_dice:ce_dice",
     "region_ce_dice": "segkit.losses.region_ce_dice:region_ce_dice",
     "weighted_sum": "segkit.losses.weighted_sum:WeightedSum",
+    "mask_rcnn": "segkit.losses.mask_rcnn:MaskRCNNLoss",
 }
 
 

@@ -21,6 +21,7 @@ MODELS = {
     "fcn8s": "segkit.models.fcn:fcn8s",
     "convlstm_unet": "segkit.models.convlstm_unet:convlstm_unet",
     "fusion_unet": "segkit.models.fusion_unet:fusion_unet",
+    "mask_rcnn": "segkit.models.mask_rcnn.builder:mask_rcnn",
 }
 
 
@@ -36,7 +37,7 @@ def build_model(name, num_classes, input_shape, **options):
 
     Returns:
         Uncompiled `keras.Model` from `image` `(batch, *spatial, channels)` to float32 logits
-        `(batch, *spatial, num_classes)`.
+        `(batch, *spatial, num_classes)`; `mask_rcnn` gives a dict of boxes, classes and masks.
 
     Raises:
         ConfigError: Unknown name or option, or a value of the wrong type.

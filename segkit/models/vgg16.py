@@ -44,7 +44,7 @@ def load_vgg16(model, weights):
     for name, source in names.items():
         kernel, bias = found.get(source) or (None, None)
         if name == "conv1_1" and np.shape(kernel) == (3, 3, 3, 64):
-            kernel = _first_kernel(kernel, model.input_shape[-1])
+            kernel = first_kernel(kernel, model.input_shape[-1])
         layer = model.get_layer(name)
         if kernel is None or kernel.size != np.prod(layer.kernel.shape):
             got = "no such layer" if kernel is None else f"{source} of shape {kernel.shape}"
@@ -83,7 +83,13 @@ def _has_dense_layers(path):
     return any(shape[:1] == (FLAT,) for shape in shapes)
 
 
-def _first_kernel(kernel, channels):
+def first_kernel(kernel, channels):
+    """Returns the first kernel of a network of `keras.applications` for images as above.
+
+    Args:
+        kernel: Its kernel `(rows, columns, 3, filters)`, of blue, green and red from 0 to 255.
+        channels: Channels of the images.
+    """
     kernel = kernel[:, :, ::-1] * STANDARD_DEVIATION[:, None]
     if channels == 3:
         return kernel

@@ -28,7 +28,6 @@ from segkit.training.progress import EpochResults
 from segkit.training.progress import Progress
 from segkit.training.run import create_run
 from segkit.training.segmentation import Segmentation
-from segkit.training.step import full_resolution
 from segkit.training.transfer import describe
 from segkit.training.transfer import write_report
 
@@ -301,7 +300,7 @@ class _Loop:
 
     def _pictures(self):
         inputs, targets = self.shown
-        outputs = full_resolution(self.learner.model(inputs, training=False))
+        outputs = self.learner.model(inputs, training=False)
         return self.objective.panels(inputs, targets, outputs)
 
     def _line(self, row, by_name):

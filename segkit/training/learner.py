@@ -57,7 +57,7 @@ class Learner(NamedTuple):
     def save_model(self, path):
         """Writes the model, of its logits those at full resolution only, whole or not at all."""
         model = self.model
-        if isinstance(model.output, dict):
+        if isinstance(getattr(model, "output", None), dict):  # a network that is no graph has none
             kept = {
                 name: model.output[name]
                 for name in ("logits", "case_logits")

@@ -38,8 +38,8 @@ def panel(image, truth, prediction, *, upright=False, opacity=0.5):
     if truth.ndim == 3:
         depth = int((truth > 0).sum(axis=(1, 2)).argmax())
         image, truth, prediction = image[depth], truth[depth], prediction[depth]
-    grey = _to_grey(image[..., 0])
-    views = [grey, _painted(grey, truth, opacity), _painted(grey, prediction, opacity)]
+    grey = to_grey(image[..., 0])
+    views = [grey, painted(grey, truth, opacity), painted(grey, prediction, opacity)]
     picture = np.concatenate(views, axis=1).round().astype(np.uint8)
     return picture if upright else picture[::-1]
 
@@ -56,7 +56,7 @@ def strip(images, *, scale, upright=False):
         uint8 array `(height, len(images) * width, 3)`.
     """
     limits = np.percentile(_middle(scale), (0.5, 99.5))
-    greys = [_to_grey(_middle(image), limits) for image in images]
+    greys = [to_grey(_middle(image), limits) for image in images]
     picture = np.concatenate(greys, axis=1).round().astype(np.uint8)
     return picture if upright else picture[::-1]
 
@@ -66,13 +66,20 @@ def _middle(image):
     return first[len(first) // 2] if first.ndim == 3 else first
 
 
-def _to_grey(slice_, limits=None):
+def to_grey(slice_, limits=None):
+    """Returns a slice as float32 grey values `(height, width, 3)` from 0 to 255.
+
+    Args:
+        slice_: float array `(height, width)`.
+        limits: Values that become black and white; `None`: its percentiles 0.5 and 99.5.
+    """
     low, high = np.percentile(slice_, (0.5, 99.5)) if limits is None else limits
     scaled = np.clip((slice_ - low) / max(high - low, 1e-6), 0, 1) * 255
     return np.repeat(scaled[..., None], 3, axis=-1).astype(np.float32)
 
 
-def _painted(grey, labels, opacity):
+def painted(grey, labels, opacity):
+    """Returns grey values, see `to_grey`, with the colours of labels mixed in, see `panel`."""
     labels = np.asarray(labels)
     colours = PALETTE[(labels - 1) % len(PALETTE)]
     mixed = (1 - opacity) * grey + opacity * colours

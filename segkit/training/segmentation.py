@@ -10,6 +10,7 @@ from segkit.metrics.ratios import dice_from_counts
 from segkit.outputs import read_outputs
 from segkit.regions import class_map
 from segkit.training.overlay import panel
+from segkit.training.step import full_resolution
 
 
 class Segmentation:
@@ -40,8 +41,13 @@ class Segmentation:
         self._count = counter(self._outputs)
 
     def count(self, labels, logits):
-        """Returns a float32 array, whose sum over batches and replicas `score` takes."""
-        return self._count(_among(labels, "label"), logits)
+        """Returns a float32 array, whose sum over batches and replicas `score` takes.
+
+        Args:
+            labels: Class indices, or a dict with them as `label`.
+            logits: Logits, or a dict of them, full resolution first.
+        """
+        return self._count(_among(labels, "label"), full_resolution(logits))
 
     def score(self, counts):
         """Returns the mean over the foreground classes that occurred; 0 when none did."""
@@ -57,7 +63,8 @@ class Segmentation:
     def panels(self, inputs, labels, logits):
         """Returns a picture, uint8 `(height, width, 3)`, of each example."""
         images, labels = _among(inputs, "image"), _among(labels, "label")
-        predictions = ops.convert_to_numpy(class_map(logits, self._outputs.class_order))
+        classes = class_map(full_resolution(logits), self._outputs.class_order)
+        predictions = ops.convert_to_numpy(classes)
         examples = zip(images.numpy(), labels.numpy(), predictions, strict=True)
         return [panel(*example, upright=self._upright) for example in examples]
 

@@ -38,9 +38,10 @@ def check_sources(config, folder):
 
 
 def import_networks(config, folder):
-    """Imports the modules of the user's own networks, which register the layers of `model.keras`.
+    """Imports the modules of networks that register what `model.keras` names.
 
-    A module that has changed since the run was trained is imported with a warning.
+    Those are Mask R-CNN's, and the user's own; one of these that has changed since the run was
+    trained is imported with a warning.
 
     Args:
         config: The run's `Config`; of an ensemble, its model's option `models` names those of the
@@ -52,6 +53,8 @@ def import_networks(config, folder):
     """
     of_ensemble = config.model.name == "ensemble"
     names = config.model.options.get("models", []) if of_ensemble else [config.model.name]
+    if "mask_rcnn" in names:
+        importlib.import_module("segkit.models.mask_rcnn.network")
     for name in filter(is_own, names):
         entry = target({}, name, "model")
         try:

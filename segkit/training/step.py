@@ -61,7 +61,8 @@ def make_train_step(
             full resolution first.
         loss: From `segkit.losses.build_loss`.
         optimizer: From `build_optimizer`, already built on the model's trainable variables.
-        count: Function of labels and logits that returns counts, see `segkit.metrics.counts`.
+        count: Function of labels and all outputs that returns counts, see
+            `segkit.metrics.counts`.
         batch_size: Size of the global batch.
         xla: Compile forward, loss and backward with XLA; `"step"`: the whole step, optimizer and
             reduction included, which needs GPUs or a single replica.
@@ -101,7 +102,7 @@ def make_train_step(
                 terms = _terms(loss, labels, logits, batch_size)
                 scaled = sum(terms.values()) * loss_scale
         gradients = tape.gradient(scaled, weights)
-        counts = count(labels, full_resolution(logits))
+        counts = count(labels, logits)
         parts = replicas * accumulation_steps
         updates = {path: value / parts for path, value in context.updates.items()}
         return Found(gradients, terms, counts, updates)
@@ -181,7 +182,7 @@ def make_validation_step(strategy, model, loss, *, count, batch_size):
         inputs, labels = batch
         logits = model(inputs, training=False)
         terms = _terms(loss, labels, logits, batch_size)
-        counts = count(labels, full_resolution(logits))
+        counts = count(labels, logits)
         terms, counts = _summed((terms, counts))
         return {"loss": sum(terms.values()), "terms": terms, "counts": counts}
 

@@ -6,7 +6,6 @@ be changed.
 
 import logging
 import sys
-from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +19,7 @@ from segkit.training.devices import make_strategy
 from segkit.training.learner import build_learner
 from segkit.training.learner import distribute
 from segkit.training.learner import make_steps
+from segkit.training.step import full_resolution
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)  # about retracing
 
@@ -48,7 +48,7 @@ NEEDED = {
     "dice": {"group_size": 2},
     "region_ce_dice": {"regions": REGIONS, "class_order": [1, 2, 1]},
 }
-SUMMED = [name for name in LOSSES if name != "weighted_sum"]
+SUMMED = [name for name in LOSSES if name not in ("weighted_sum", "mask_rcnn")]
 EVERY_LOSS = {"parts": [{name: NEEDED.get(name, {})} for name in SUMMED]}
 
 
@@ -81,7 +81,10 @@ def train(strategy, model, loss="ce_dice", loss_options=None, **settings):
         return network, build_loss(loss, **(loss_options or {}))
 
     learner = build_learner(config, strategy, build)
-    count = partial(class_counts, num_classes=CLASSES)
+
+    def count(labels, logits):
+        return class_counts(labels, full_resolution(logits), CLASSES)
+
     step, validate = make_steps(learner, config, strategy, count)
     results, held_out = [], []
     for number, batch in enumerate(distribute(strategy, BATCH, batches)):

@@ -44,7 +44,9 @@ SMALL = {
 CLASSES = 3
 LOSS = build_loss("ce_dice")
 
-every_model = pytest.mark.parametrize("name", MODELS)
+# Mask R-CNN gives boxes instead of logits, on TensorFlow only: tests/models/mask_rcnn.
+NAMES = [name for name in MODELS if name != "mask_rcnn"]
+every_model = pytest.mark.parametrize("name", NAMES)
 
 
 @pytest.fixture(autouse=True)
@@ -175,11 +177,11 @@ print(json.dumps(errors))
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the package jax")
 def test_every_network_gives_the_same_logits_under_jax(tmp_path):
-    for name in MODELS:
+    for name in NAMES:
         model, (images, _) = _build(name), _batch(name, size=2)
         model.save_weights(tmp_path / f"{name}.weights.h5")
         np.savez(tmp_path / f"{name}.npz", images=images, logits=model(images))
-    arguments = json.dumps([str(tmp_path), CLASSES, {name: SMALL[name] for name in MODELS}])
+    arguments = json.dumps([str(tmp_path), CLASSES, {name: SMALL[name] for name in NAMES}])
     run = subprocess.run(
         [sys.executable, "-c", UNDER_JAX, arguments],
         env={
@@ -194,7 +196,7 @@ def test_every_network_gives_the_same_logits_under_jax(tmp_path):
     assert run.returncode == 0, run.stderr
     errors = json.loads(run.stdout.splitlines()[-1])
     assert (errors.pop("backend"), errors.pop("tensorflow")) == ("jax", False)
-    assert errors.keys() == MODELS.keys()
+    assert list(errors) == NAMES
     assert {name: error for name, error in errors.items() if error > 1e-4} == {}
 
 

@@ -4,12 +4,15 @@ from typing import NamedTuple
 
 import keras
 
+from segkit.errors import ConfigError
 from segkit.models import build_model
 from segkit.models.measure.costs import Costs
 from segkit.models.measure.costs import measure_costs
 from segkit.models.measure.graph import Graph
 from segkit.models.measure.graph import read_graph
 from segkit.models.measure.receptive_field import receptive_field
+
+UNMEASURED = ("mask_rcnn",)
 
 
 class Measures(NamedTuple):
@@ -39,9 +42,11 @@ def measure_network(name, num_classes, input_shape, *, precision="float32", **op
         **options: As for `build_model`.
 
     Raises:
-        ConfigError: As `build_model`.
+        ConfigError: As `build_model`, or the network is one that is not measured.
         ShapeError: As `build_model`.
     """
+    if name in UNMEASURED:
+        raise ConfigError(f"{name} is not one graph from image to logits, and is not measured.")
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
