@@ -13,6 +13,7 @@ from segkit.models.checks import check_input
 from segkit.models.checks import check_range
 
 POOL = {2: layers.GlobalAveragePooling2D, 3: layers.GlobalAveragePooling3D}
+PICK = {2: layers.MaxPooling2D, 3: layers.MaxPooling3D}
 # Per output stride: stride and dilation of the four residual stages. They start at stride 4.
 STAGES = {16: ((1, 1), (2, 1), (2, 1), (1, 2)), 8: ((1, 1), (2, 1), (1, 2), (1, 4))}
 
@@ -122,8 +123,11 @@ def _residual(conv, x, filters, name, *, stride, dilation):
     """Returns a residual block of two convolutions; its input is projected where shapes differ."""
     y = conv.relu(x, filters, 3, strides=stride, dilation_rate=dilation, name=f"{name}_conv1")
     y = conv(y, filters, 3, dilation_rate=dilation, name=f"{name}_conv2")
+    if stride > 1:
+        # Of a strided convolution of kernel 1, oneDNN's gradient writes out of bounds (TF 2.20).
+        x = PICK[conv.rank](1, strides=stride, name=f"{name}_pick")(x)
     if stride > 1 or x.shape[-1] != filters:
-        x = conv(x, filters, 1, strides=stride, name=f"{name}_project")
+        x = conv(x, filters, 1, name=f"{name}_project")
     x = layers.Add(name=f"{name}_add")([x, y])
     return layers.ReLU(name=f"{name}_relu")(x)
 
