@@ -46,13 +46,13 @@ def batches(first_example=0, part=(0, 1)):
 
 
 def config(**train):
-    settings = {"epochs": 2, "steps_per_epoch": 2, "batch_size": BATCH, "learning_rate": 0.01}
+    settings = {"epochs": 2, "steps_per_epoch": 1, "batch_size": BATCH, "learning_rate": 0.01}
     return config_from_dict(
         {
             "model": {"name": "mask_rcnn", **SMALL},
             "data": {"patch_size": [SIZE, SIZE]},
             "loss": {"name": "mask_rcnn"},
-            "train": {"optimizer": {"name": "sgd"}, **settings, **train},
+            "train": {"optimizer": "sgd", "schedule": "constant", **settings, **train},
         }
     )
 
