@@ -257,7 +257,10 @@ def training_arguments(folder, config_file, overrides, devices):
 
 
 def read_history(folder):
-    """Returns `(epoch, mean foreground Dice in validation)` of each epoch that a run has ended."""
+    """Returns `(epoch, score)` of each epoch that a run has ended.
+
+    The score is that in validation: mean foreground Dice, or F1 of objects.
+    """
     path = Path(folder) / "history.csv"
     return _read_rows(path, path.stat().st_mtime_ns) if path.exists() else ()
 
@@ -285,7 +288,7 @@ def last_error(text):
 def _read_rows(path, _changed):
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    score = next((name for name in SCORES if rows and name in rows[0]), None)
+    score = next(filter(rows[0].__contains__, SCORES)) if rows else None
     return tuple((int(row["epoch"]), float(row[score])) for row in rows)
 
 
