@@ -3,6 +3,7 @@
 from data_prep.augment.policy import parse_policy
 from segkit.covariates import entry_names
 from segkit.errors import ConfigError
+from segkit.models import DETECTORS
 
 
 def check_fold(fold, manifest):
@@ -11,6 +12,59 @@ def check_fold(fold, manifest):
         raise ConfigError(
             f"data.fold must be below {manifest['folds']}, the data set's number of folds, "
             f"got {fold}."
+        )
+
+
+def check_splits(data):
+    """Refuses to train on what is scored afterwards."""
+    if f"fold{data.fold}" in data.splits:
+        raise ConfigError(
+            f"data.splits holds fold{data.fold}, on which data.fold={data.fold} validates. Take it "
+            "out, or change data.fold."
+        )
+    if "test" in data.splits:
+        raise ConfigError(
+            "data.splits holds test, whose cases are held back to score the run. Take it out."
+        )
+
+
+def check_patch(patch_size, manifest):
+    """Refuses a patch that stored chunks cut off.
+
+    Returns:
+        List of notes: of each side that chunks hold in some places only.
+    """
+    chunk, overlap = (manifest["options"][key] for key in ("chunk", "chunk_overlap"))
+    notes = []
+    sides = list(zip(reversed(patch_size), reversed(("depth", "height", "width")), strict=False))
+    for axis, (side, name) in enumerate(sides, start=1):
+        if all(case["shape"][-axis] <= chunk for case in manifest["cases"].values()):
+            continue
+        mend = f"Prepare the data again with --chunk-overlap {side}"
+        if side > chunk:
+            raise ConfigError(
+                f"data.patch_size has a {name} of {side}, but cases are stored in chunks of "
+                f"{chunk}. {mend}, or use a smaller patch."
+            )
+        if side > overlap:
+            notes.append(
+                f"note: patches across the seam of two chunks are never drawn, because the {name} "
+                f"of {side} is above their overlap of {overlap}. {mend} to draw them too."
+            )
+    return notes
+
+
+def check_classes(config):
+    """Refuses members of an ensemble, or first stages, that give no probabilities of classes."""
+    if config.model.name in DETECTORS:
+        raise ConfigError(
+            "an ensemble or a cascade takes probabilities of classes, and "
+            f"{config.model.name} finds objects. Use a network for classes."
+        )
+    if "regions" in config.loss.options:
+        raise ConfigError(
+            "an ensemble averages probabilities of classes, but the loss "
+            f"{config.loss.name!r} learns overlapping regions. Train members with another loss."
         )
 
 

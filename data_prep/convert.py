@@ -34,6 +34,7 @@ from data_prep.object_statistics import describe_objects
 from data_prep.parallel import run_parallel
 from data_prep.plan import Plan
 from data_prep.plan import check_margin
+from data_prep.plan import check_normalization
 from data_prep.plan import check_spacing
 from data_prep.plan import make_plan
 from data_prep.preprocess import geometry
@@ -81,9 +82,11 @@ class Options:
         first_stage: What made the priors, for the record.
         instances: `"components"`: connected voxels of a class are an object; `"slices"`: in each
             slice of the prepared grid, of that or of the objects of the layout.
+        normalization: Scheme of all channels, see `plan.make_plan`; `None` to derive it.
 
     Raises:
-        ConfigError: Chunk, overlap, spacing or margin is out of range, or `instances` is no mode.
+        ConfigError: Chunk, overlap, spacing or margin is out of range, or there is no such mode of
+            `instances` or normalization.
         ShapeError: `orientation` is none.
     """
 
@@ -101,6 +104,7 @@ class Options:
     roi_margin_mm: float | None = None
     first_stage: dict | None = None
     instances: str | None = None
+    normalization: str | None = None
 
     def __post_init__(self):
         if self.instances not in (None, *MODES):
@@ -110,6 +114,7 @@ class Options:
         chunk_starts(1, **self.chunking(flat=False))
         check_spacing(self.spacing_mm)
         check_margin(self.roi_margin_mm)
+        check_normalization(self.normalization)
         if self.orientation is not None:
             axis_moves(CANONICAL, self.orientation)
 
@@ -212,6 +217,7 @@ def _decide(dataset, options, splits, workers, report):
         spacing_mm=options.spacing_mm,
         orientation=options.orientation,
         roi_margin_mm=options.roi_margin_mm,
+        normalization=options.normalization,
     )
     box = "box" if plan.roi_margin_mm is None else "prior_box"
     cases = {

@@ -49,6 +49,7 @@ class Phantom:
         channels: Name per channel.
         classes: Class name -> value, background first.
         volumes_ml: Class name -> exact volume in ml: voxels of the class times voxel volume.
+        ids: Ids of single objects, uint16 array of the label's shape, 0 for none; or `None`.
     """
 
     image: Volume
@@ -56,6 +57,7 @@ class Phantom:
     channels: tuple[str, ...]
     classes: dict[str, int]
     volumes_ml: dict[str, float]
+    ids: np.ndarray | None = None
 
 
 def make_ct(seed, *, shape=(24, 96, 96), spacing_mm=(5.0, 3.0, 3.0)):

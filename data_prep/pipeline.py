@@ -25,6 +25,7 @@ from data_prep.augment.random import make_keys
 from data_prep.augment.random import uniform
 from data_prep.covariates import covariate_vectors
 from data_prep.covariates import target_indices
+from data_prep.detectors import check_mixing
 from data_prep.joined_labels import join
 from data_prep.joined_labels import label_of
 from data_prep.joined_labels import split
@@ -277,13 +278,7 @@ def _check_instances(folder, manifest, augment):
             f"the data set {folder} has no objects. Prepare it from a layout with objects, or with "
             "--instances; see docs/instances.md."
         )
-    steps = augment.options["steps"] if augment else []
-    mixing = [step.name for step in steps if step.kind == "mixing"]
-    if mixing:
-        raise ConfigError(
-            f"augment.policy: {mixing[0]} puts objects of two examples under the same ids. Take it "
-            "out of the policy."
-        )
+    check_mixing(augment.options["steps"] if augment else [])
 
 
 def _example_maker(

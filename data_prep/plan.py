@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segkit.errors import ConfigError
+from segkit.errors import nearest
 from segkit.priors import SCHEME
 from segkit.priors import count_priors
 from segkit.priors import planned_priors
@@ -18,6 +19,7 @@ from segkit.volume import CANONICAL
 from segkit.volume import axis_moves
 
 ANISOTROPY = 3.0
+NORMALIZATIONS = ("zscore",)  # that can be asked for
 COLOURS = ("red", "green", "blue", "r", "g", "b", "rgb")
 
 
@@ -67,7 +69,15 @@ class Plan:
         )
 
 
-def make_plan(fingerprint, channels, *, spacing_mm=None, orientation=None, roi_margin_mm=None):
+def make_plan(
+    fingerprint,
+    channels,
+    *,
+    spacing_mm=None,
+    orientation=None,
+    roi_margin_mm=None,
+    normalization=None,
+):
     """Decides on orientation, target spacing, cropping and normalisation.
 
     Args:
@@ -78,6 +88,8 @@ def make_plan(fingerprint, channels, *, spacing_mm=None, orientation=None, roi_m
         orientation: Axis letters; `None` for `"SAR"`, or with the axis of largest spacing first
             where that is over three times the smallest.
         roi_margin_mm: As in `Plan`.
+        normalization: Scheme of all channels but priors, one of `NORMALIZATIONS`; `None` to follow
+            their names.
 
     Returns:
         `Plan`. Images of depth 1 without a physical size keep their grid and their borders.
@@ -106,7 +118,7 @@ def make_plan(fingerprint, channels, *, spacing_mm=None, orientation=None, roi_m
         spacing_mm=None if spacing_mm is None else tuple(round(float(s), 9) for s in spacing_mm),
         crop_to_nonzero=not fingerprint.flat,
         normalization=tuple(
-            _normalization(name, facts, masked)
+            _normalization(name, facts, masked, normalization)
             for name, facts in zip(channels, fingerprint.intensities, strict=True)
         ),
         roi_margin_mm=roi_margin_mm,
@@ -153,6 +165,14 @@ def check_margin(roi_margin_mm):
         )
 
 
+def check_normalization(normalization):
+    """Raises `ConfigError` unless `normalization` is what `make_plan` takes."""
+    if normalization not in (None, *NORMALIZATIONS):
+        raise ConfigError(
+            f"unknown normalization {normalization!r}. {nearest(normalization, NORMALIZATIONS)}"
+        )
+
+
 def _orientation(spacings_mm):
     median = np.median(spacings_mm, axis=0)
     if max(median) <= ANISOTROPY * min(median):
@@ -161,10 +181,12 @@ def _orientation(spacings_mm):
     return first + CANONICAL.replace(first, "")
 
 
-def _normalization(name, facts, masked):
+def _normalization(name, facts, masked, asked):
     if count_priors([name]):
         return {"scheme": SCHEME}
     name = name.lower()
+    if asked:
+        return {"scheme": asked, "masked": bool(masked)}
     if name == "ct":
         clip = [facts["percentile_00_5"], facts["percentile_99_5"]]
         return {"scheme": "ct", "clip": clip, "mean": facts["mean"], "std": facts["std"]}

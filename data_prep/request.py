@@ -12,7 +12,7 @@ from segkit.errors import DataError
 STATE = "conversion.json"
 SHARDS = ("fold*-?????-of-?????.tfrecord", "test-?????-of-?????.tfrecord")
 # Options that other data sets are silent about: theirs are as before there were these.
-SILENT = ("roi_margin_mm", "first_stage", "instances")
+SILENT = ("roi_margin_mm", "first_stage", "instances", "normalization")
 
 
 def make_request(dataset, options, digests):

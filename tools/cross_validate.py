@@ -20,6 +20,7 @@ from segkit.errors import DataError
 from segkit.errors import SegkitError
 from segkit.errors import exit_code
 from segkit.errors import writing
+from segkit.models import DETECTORS
 from segkit.training.checkpoint import list_checkpoints
 from segkit.training.jobs import complete_config
 from segkit.training.jobs import exclusive
@@ -107,6 +108,8 @@ class Fold:
     @property
     def score(self):
         """The score of a finished fold, as text."""
+        if self.config.model.name in DETECTORS:
+            return f"Its scores: {self.evaluation}."
         results = json.loads((self.evaluation / "results.json").read_text(encoding="utf-8"))
         dice = results["mean_foreground_dice"]
         return "It has no foreground." if dice is None else f"Mean foreground Dice {dice:.4f}."
@@ -210,7 +213,13 @@ def fold_steps(fold, devices, tools, options):
 
 
 def report(out, finished, manifest):
-    """Merges the folds, writes results.json, cases.csv and summary.png, prints the table."""
+    """Merges the folds, writes results.json, cases.csv and summary.png, prints the table.
+
+    The scores of objects are left fold by fold.
+    """
+    if finished[0].config.model.name in DETECTORS:
+        print(f"\nScores of objects are not merged. Those of each fold: {out}/fold*/evaluation.")
+        return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from segkit.inference.cross_validation import fold_table
     from segkit.inference.cross_validation import merge_cases

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from data_prep.checks import check_classes
 from data_prep.manifest import load_manifest
 from data_prep.manifest import patients_of
 from data_prep.manifest import write_text
@@ -93,6 +94,8 @@ def ensemble(args, tools):
     train = runpy.run_path(str(TOOLS / "train.py"))
     variants = [argparse.Namespace(**{**vars(args), "model": name}) for name in names]
     configs = [] if args.stack else [complete_config(train, variant) for variant in variants]
+    for config in configs:
+        check_classes(config)
     if args.method != "stacking":
         check_members(configs[0], train)
     with exclusive(out) as lock, sigterm_interrupts():
@@ -133,18 +136,8 @@ def check_members(config, train):
     """Checks what tools/train.py would refuse in every member."""
     manifest = load_manifest(config.data.path)
     train["check_fold"](config.data.fold, manifest)
-    check_classes(config)
     if config.data.repeats:
         raise ConfigError("data.repeats is set by the ensemble. Take it out of the config.")
-
-
-def check_classes(config):
-    """Refuses members whose channels are not classes: their softmax would mean nothing."""
-    if "regions" in config.loss.options:
-        raise ConfigError(
-            "an ensemble averages probabilities of classes, but the loss "
-            f"{config.loss.name!r} learns overlapping regions. Train members with another loss."
-        )
 
 
 def bag(config, out, count, work):

@@ -105,6 +105,12 @@ def add_preparation(add):
         help="make objects of the connected parts of each class: components in 3-D, or slices, "
         "one by one (default: the layout's own objects, if any)",
     )
+    add(
+        "--normalization",
+        metavar="SCHEME",
+        help="of all channels: zscore, mean 0 and deviation 1 in each image (default: by their "
+        "names)",
+    )
     add("--skip-bad", action="store_true", help="leave out cases that cannot be used")
     add("--overwrite", action="store_true", help="replace another data set in --out")
 
@@ -138,6 +144,7 @@ def make_options(args, layout_options, **more):
         chunk_overlap=args.chunk_overlap,
         skip_bad=args.skip_bad,
         instances=args.instances,
+        normalization=args.normalization,
         **more,
     )
 

@@ -68,7 +68,8 @@ def run(args):
     manifest = load_manifest(data)
     if manifest["classes"]:
         training.check_fold(config.data.fold, manifest)
-    training.check_patch(config.data.patch_size, manifest)
+    for note in training.check_patch(config.data.patch_size, manifest):
+        print(note)
     config = replace(config, data=replace(config.data, path=str(data), foreground_fraction=0.0))
     progress = pretrain(args, config, folder, data, manifest)
     if progress.stopped == "SIGINT":

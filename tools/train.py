@@ -4,23 +4,31 @@ import argparse
 import json
 import os
 import runpy
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from data_prep.augment.policy import parse_policy
 from data_prep.augment.policy import read_policy
+from data_prep.built_in import FOLDERS
+from data_prep.built_in import make_built_in
+from data_prep.built_in import recipe_of
+from data_prep.built_in import write_study
 from data_prep.checks import check_fold
 from data_prep.checks import check_pairs
+from data_prep.checks import check_patch
 from data_prep.checks import check_soft_labels
+from data_prep.checks import check_splits
 from data_prep.checks import check_table
+from data_prep.detectors import check_detector
+from data_prep.detectors import fit_detector
 from segkit.config import load_config
 from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.errors import exit_code
 from segkit.errors import nearest
 from segkit.losses import LOSSES
+from segkit.models import DETECTORS
 from segkit.models import MODELS
 from segkit.outputs import read_outputs
 from segkit.priors import count_priors
@@ -34,10 +42,6 @@ from segkit.training.cluster import number_of_workers
 from segkit.training.schedules import build_schedule
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-BUILT_IN = Path("data/phantom")
-PHANTOMS = "ct"
-HELD_BACK = 29  # seed of a phantom of the test split, written as a DICOM study to try predict on
-STUDY = Path("data/phantom_study")
 
 EXAMPLES = """examples:
   python tools/train.py --model fcn8s                            # built-in phantoms
@@ -105,21 +109,18 @@ def run(args):
     folder = Path(args.run or choose(args.runs, config.model.name))
     if not args.resume and is_first_worker():
         check_new(folder)
-    data = Path(config.data.path).resolve() if config.data.path else prepare_phantoms()
-    from data_prep.manifest import load_manifest
-
-    manifest = load_manifest(data)
-    config = replace(config, data=replace(config.data, path=str(data)))
+    config, manifest = find_data(config)
     check_fold(config.data.fold, manifest)
     check_splits(config.data)
-    check_patch(config.data.patch_size, manifest)
+    for note in check_patch(config.data.patch_size, manifest):
+        print(note)
     if config.train.initial_weights and not args.resume:
         check_unseen(config, manifest)
     check_soft_labels(config, read_outputs(manifest["classes"], config.loss.options))
     check_table(config, manifest)
     if args.resume:
         check_resumable(folder, config)
-    progress = train(args, config, folder, data, manifest)
+    progress = train(args, config, folder, manifest)
     if progress.stopped == "SIGINT":
         raise KeyboardInterrupt
     if progress.stopped:
@@ -128,8 +129,7 @@ def run(args):
         return
     if not args.no_evaluate:
         evaluate(folder, manifest)
-    study = "STUDY" if config.data.path != str(BUILT_IN.resolve()) else write_study()
-    print(next_steps(folder, progress, study))
+    print(next_steps(folder, config, progress))
 
 
 def read_config(args):
@@ -155,7 +155,24 @@ def read_config(args):
         source = str(Path(config.train.initial_weights).resolve())
         config = replace(config, train=replace(config.train, initial_weights=source))
     policy = read_policy(config.augment.policy)
-    return replace(config, augment=replace(config.augment, policy=policy))
+    config = replace(config, augment=replace(config.augment, policy=policy))
+    check_detector(config)
+    return config
+
+
+def find_data(config):
+    """Returns the config with its data set named, made if it is the built-in one; and its manifest.
+
+    Of the data set a network that finds objects has its anchors.
+    """
+    path = config.data.path
+    if not path:
+        path = prepare_phantoms("cells" if config.model.name in DETECTORS else "ct")
+    config = replace(config, data=replace(config.data, path=str(Path(path).resolve())))
+    from data_prep.manifest import load_manifest
+
+    manifest = load_manifest(config.data.path)
+    return fit_detector(config, manifest), manifest
 
 
 def check_workers(args, config):
@@ -174,19 +191,6 @@ def training_splits(data, manifest):
     if not manifest["classes"]:
         return ("test",)  # that of all cases of a data set without labels
     return tuple(f"fold{n}" for n in range(manifest["folds"]) if n != data.fold)
-
-
-def check_splits(data):
-    """Refuses to train on what is scored afterwards."""
-    if f"fold{data.fold}" in data.splits:
-        raise ConfigError(
-            f"data.splits holds fold{data.fold}, on which data.fold={data.fold} validates. Take it "
-            "out, or change data.fold."
-        )
-    if "test" in data.splits:
-        raise ConfigError(
-            "data.splits holds test, whose cases are held back to score the run. Take it out."
-        )
 
 
 def check_unseen(config, manifest):
@@ -213,27 +217,7 @@ def check_unseen(config, manifest):
         )
 
 
-def check_patch(patch_size, manifest):
-    """Refuses a patch that stored chunks cut off; says so when they hold it in some places only."""
-    chunk, overlap = (manifest["options"][key] for key in ("chunk", "chunk_overlap"))
-    sides = list(zip(reversed(patch_size), reversed(("depth", "height", "width")), strict=False))
-    for axis, (side, name) in enumerate(sides, start=1):
-        if all(case["shape"][-axis] <= chunk for case in manifest["cases"].values()):
-            continue
-        mend = f"Prepare the data again with --chunk-overlap {side}"
-        if side > chunk:
-            raise ConfigError(
-                f"data.patch_size has a {name} of {side}, but cases are stored in chunks of "
-                f"{chunk}. {mend}, or use a smaller patch."
-            )
-        if side > overlap:
-            print(
-                f"note: patches across the seam of two chunks are never drawn, because the {name} "
-                f"of {side} is above their overlap of {overlap}. {mend} to draw them too."
-            )
-
-
-def train(args, config, folder, data, manifest):
+def train(args, config, folder, manifest):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from segkit.training.devices import make_deterministic
     from segkit.training.devices import make_strategy
@@ -263,8 +247,11 @@ def train(args, config, folder, data, manifest):
             loss = WithCaseClasses(loss, config.train.case_weight)
         return model, loss
 
+    data, objective = Path(config.data.path), None
     chosen = (training_splits(config.data, manifest), config.data.repeats), ((validation,), {})
     batches = build_batches(config, data, manifest, augment, *chosen)
+    if config.model.name in DETECTORS:
+        batches, objective, prepare = with_objects(batches, manifest, prepare)
     print(f"Training {config.model.name} on {data}, validating on {validation}: {folder}")
     with reading_errors(data, manifest):
         return fit(
@@ -274,9 +261,33 @@ def train(args, config, folder, data, manifest):
             strategy,
             build,
             batches,
+            objective=objective,
             prepare=prepare,
             resume=args.resume,
         )
+
+
+def with_objects(batches, manifest, change):
+    """Returns `(batches, objective, prepare)` of a network that finds objects.
+
+    It is given the maps beside the images, after augmentation, and learns from what it makes of
+    them.
+
+    Args:
+        batches: `Batches` of images and maps.
+        manifest: Manifest of the data set.
+        change: Augmentation within the step, or `None`.
+    """
+    from segkit.training.detection import Detection
+    from segkit.training.detection import join
+
+    def prepare(*batch):
+        return join(*(change(*batch) if change else batch))
+
+    def validation(part):
+        return batches.validation(part).map(join)
+
+    return batches._replace(validation=validation), Detection(manifest), prepare
 
 
 def build_augmentation(config, manifest, num_classes, strategy):
@@ -317,6 +328,7 @@ def build_batches(config, data, manifest, augment, training, held_out, *, labels
     beside = {
         "with_covariates": bool(network.get("covariates")),
         "with_targets": bool(network.get("case_classes")),
+        "with_instances": config.model.name in DETECTORS,
     }
 
     def train_batches(first_example, part):
@@ -345,38 +357,24 @@ def evaluate(folder, manifest):
     tool["evaluate"](tool["parse_args"](["--run", str(folder), "--split", split]))
 
 
-def prepare_phantoms():
+def prepare_phantoms(recipe="ct"):
     """Converts the built-in phantoms once; returns the folder of the data set."""
-    from data_prep.convert import Options
-    from data_prep.convert import convert
-    from data_prep.layouts import scan_source
-
-    print(f"No --data given: using the built-in phantoms in {BUILT_IN}.")
-    dataset = scan_source("phantom", PHANTOMS)
-    options = Options(layout="phantom")
-    convert(dataset, BUILT_IN, source=PHANTOMS, options=options, workers=os.cpu_count())
-    return BUILT_IN.resolve()
+    print(f"No --data given: using the built-in phantoms in {FOLDERS[recipe]}.")
+    return make_built_in(recipe)
 
 
-def write_study():
-    """Writes a held-back phantom as a DICOM series once; returns its folder."""
-    from data_prep.phantom import make_ct
-    from data_prep.phantom import write_phantom
-
-    case = f"{PHANTOMS}-{HELD_BACK:04d}"
-    if not (STUDY / "dataset.json").exists():  # written last
-        shutil.rmtree(STUDY, ignore_errors=True)
-        write_phantom(make_ct(HELD_BACK), STUDY, case, form="dicom")
-    return STUDY / case / "0-CT"
-
-
-def next_steps(folder, progress, study):
+def next_steps(folder, config, progress):
     """Returns the commands that make use of a run."""
+    recipe = recipe_of(config.data.path)
+    study = write_study(recipe) if recipe else "STUDY"
+    objects = config.model.name in DETECTORS
+    label = "F1 of objects" if objects else "Dice"
+    output = "objects.png" if objects else "mask.nii.gz"
     return f"""
-Best validation Dice {progress.best_score:.4f} after epoch {progress.best_epoch}. Now:
+Best validation {label} {progress.best_score:.4f} after epoch {progress.best_epoch}. Now:
   tensorboard --logdir {folder.parent}
   python tools/evaluate.py --run {folder}
-  python tools/predict.py --run {folder} --input {study} --output mask.nii.gz
+  python tools/predict.py --run {folder} --input {study} --output {output}
   python tools/export.py --run {folder}"""
 
 

@@ -20,7 +20,7 @@ def draw_history(path, rows, metric, label):
     figure = Figure(figsize=(12, 3.5), layout="constrained")
     epochs = [int(row["epoch"]) for row in rows]
     for axes, (title, columns, logarithmic) in zip(figure.subplots(1, 3), panels, strict=True):
-        for column in columns:
+        for column in filter(rows[-1].__contains__, columns):
             label = column.partition("_")[0] if len(columns) > 1 else None
             values = [float(row[column]) for row in rows]
             axes.plot(epochs, values, marker="." if len(rows) < 30 else None, label=label)

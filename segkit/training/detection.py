@@ -67,7 +67,9 @@ class Detection:
         return float(np.mean(found)) if found else 0.0
 
     def by_name(self, counts):
-        """Returns a dict name -> F1; NaN for a class that did not occur."""
+        """Returns a dict name -> F1; NaN for a class that did not occur; empty of no images."""
+        if not np.asarray(counts)[:, 3].any():
+            return {}
         hits, extra, missed, _ = np.asarray(counts, np.float64).T
         total = 2 * hits + extra + missed
         ratios = np.divide(2 * hits, total, out=np.full_like(total, np.nan), where=total > 0)

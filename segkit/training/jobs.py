@@ -19,7 +19,6 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from segkit.training.checkpoint import list_checkpoints
 
 POLL_S = 0.2
 PATIENCE_S = 120  # for the checkpoint that a training may write when it is ended
+SCORES = ("validation_dice", "validation_instance_f1")  # by which the best epoch is chosen
 EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b")
 
 
@@ -232,11 +232,9 @@ def complete_config(train, args):
         args: Arguments with `model`, `config`, `data` and `set`, as tools/train.py has them.
 
     Raises:
-        ConfigError: As tools/train.py.
+        SegkitError: As tools/train.py.
     """
-    config = train["read_config"](args)
-    path = Path(config.data.path).resolve() if config.data.path else train["prepare_phantoms"]()
-    return replace(config, data=replace(config.data, path=str(path)))
+    return train["find_data"](train["read_config"](args))[0]
 
 
 def training_arguments(folder, config_file, overrides, devices):
@@ -259,7 +257,10 @@ def training_arguments(folder, config_file, overrides, devices):
 
 
 def read_history(folder):
-    """Returns `(epoch, mean foreground Dice in validation)` of each epoch that a run has ended."""
+    """Returns `(epoch, score)` of each epoch that a run has ended.
+
+    The score is that in validation: mean foreground Dice, or F1 of objects.
+    """
     path = Path(folder) / "history.csv"
     return _read_rows(path, path.stat().st_mtime_ns) if path.exists() else ()
 
@@ -287,7 +288,8 @@ def last_error(text):
 def _read_rows(path, _changed):
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return tuple((int(row["epoch"]), float(row["validation_dice"])) for row in rows)
+    score = next(filter(rows[0].__contains__, SCORES)) if rows else None
+    return tuple((int(row["epoch"]), float(row[score])) for row in rows)
 
 
 def _visible_gpus():

@@ -2,6 +2,7 @@
 
 import time
 
+from segkit.models import DETECTORS
 from segkit.training.checkpoint import list_checkpoints
 from segkit.training.jobs import read_history
 
@@ -36,7 +37,8 @@ class JobsProgress:
                 self._epochs[run.name] = epoch
                 self.say(
                     run,
-                    f"epoch {epoch}/{run.config.train.epochs}  val Dice {history[-1][1]:.4f}  "
+                    f"epoch {epoch}/{run.config.train.epochs}  val {_score_name(run)} "
+                    f"{history[-1][1]:.4f}  "
                     f"all {self._what} {self._share():.0%}  ETA {self._left()}",
                 )
 
@@ -64,6 +66,10 @@ class JobsProgress:
         seconds = (time.monotonic() - self._started) * (1 - done) / (done - self._before)
         hours, seconds = divmod(round(seconds), 3600)
         return f"{hours}:{seconds // 60:02d}:{seconds % 60:02d}"
+
+
+def _score_name(run):
+    return "F1 of objects" if run.config.model.name in DETECTORS else "Dice"
 
 
 def _last_epoch(run):

@@ -41,11 +41,15 @@ class EpochResults:
         self.counts = (counts if self.counts is None else counts + self.counts).tolist()
 
     def row(self, split, objective):
-        """Returns losses (means over the steps) and score as columns, named after the split."""
+        """Returns losses (means over the steps) and score as columns, named after the split.
+
+        A score that is NaN, because the steps counted nothing, has no column.
+        """
         terms = self.terms if len(self.terms) > 1 else {}
         means = {"loss": self.losses, **{f"loss/{name}": v for name, v in terms.items()}}
         row = {f"{split}_{name}": float(np.mean(values)) for name, values in means.items()}
-        return row | {f"{split}_{objective.metric}": objective.score(self.counts)}
+        score = objective.score(self.counts)
+        return row if math.isnan(score) else row | {f"{split}_{objective.metric}": score}
 
     def speed(self, batch_size):
         """Returns the columns of a training epoch that tell how it went: speed, rate, norm."""

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from data_prep.convert import Options
 from data_prep.fingerprint import Fingerprint
 from data_prep.plan import Plan
 from data_prep.plan import make_plan
@@ -102,6 +103,16 @@ def test_pictures_keep_their_grid_and_their_borders():
 def test_normalisation_follows_the_modality(channel, facts, relative, expected):
     plan = make_plan(fingerprint([1, 1, 1], relative=relative, **facts), (channel,))
     assert plan.normalization == (expected,)
+
+
+def test_a_normalisation_can_be_asked_for():
+    facts = fingerprint([1, 1, 1], [(1, 64, 64)], relative=1, lowest=0, highest=255)
+    plan = make_plan(facts, ("red",), normalization="zscore")
+    assert plan.normalization == ({"scheme": "zscore", "masked": False},)
+    plan = make_plan(facts, ("prior:liver",), normalization="zscore")
+    assert plan.normalization == ({"scheme": "prior"},)
+    with pytest.raises(ConfigError, match="unknown normalization 'zscor'. Did you mean 'zscore'"):
+        Options(layout="images", normalization="zscor")
 
 
 @pytest.mark.parametrize("spacing", [(1, 1), (1, 0, 1), (1, float("nan"), 1), "isotropic"])

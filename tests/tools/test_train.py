@@ -10,6 +10,7 @@ import pytest
 import tensorflow  # noqa: F401 - seen by conftest, which then gives it two devices
 import yaml
 
+from data_prep.checks import check_patch
 from data_prep.convert import Options
 from data_prep.convert import convert
 from data_prep.layouts import scan_source
@@ -223,15 +224,14 @@ def chunked(length):
 
 def test_a_patch_larger_than_a_stored_chunk_is_refused():
     with pytest.raises(ConfigError, match="a height of 192, .* --chunk-overlap 192"):
-        train.check_patch([192, 32], chunked(300))
-    train.check_patch([192, 32], chunked(100))  # the case is one chunk: nothing is cut off
+        check_patch([192, 32], chunked(300))
+    check_patch([192, 32], chunked(100))  # the case is one chunk: nothing is cut off
 
 
-def test_a_patch_larger_than_the_overlap_is_pointed_out(capsys):
-    train.check_patch([16, 96, 32], chunked(300))
-    assert "the height of 96 is above their overlap of 64" in capsys.readouterr().out
-    train.check_patch([16, 64, 32], chunked(300))
-    assert capsys.readouterr().out == ""
+def test_a_patch_larger_than_the_overlap_is_pointed_out():
+    (note,) = check_patch([16, 96, 32], chunked(300))
+    assert "the height of 96 is above their overlap of 64" in note
+    assert check_patch([16, 64, 32], chunked(300)) == []
 
 
 def test_resuming_with_other_settings_names_the_difference(phantoms, tmp_path, capsys):

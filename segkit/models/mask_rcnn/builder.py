@@ -6,6 +6,8 @@ from segkit.errors import ConfigError
 from segkit.models.checks import check_input
 from segkit.models.checks import check_range
 
+ASPECTS = (0.5, 1.0, 2.0)
+
 
 def mask_rcnn(
     num_classes,
@@ -22,7 +24,7 @@ def mask_rcnn(
     class_agnostic_masks: bool = False,
     cascade: bool = False,
     anchor_sides: list[float] | None = None,
-    anchor_aspects: list[float] = (0.5, 1.0, 2.0),
+    anchor_aspects: list[float] | None = None,
     max_objects: int = 100,
     anchor_samples: int = 128,
     region_samples: int = 64,
@@ -70,7 +72,7 @@ def mask_rcnn(
         cascade: Three box heads one after the other, trained at overlaps of 0.5, 0.6 and 0.7, whose
             probabilities are averaged. The mask head is trained on the first one's regions.
         anchor_sides: See `anchors.level_sides`; the data set's manifest proposes some.
-        anchor_aspects: Heights over widths.
+        anchor_aspects: Heights over widths; `None`: 0.5, 1 and 2.
         max_objects: Objects of an image that are trained on: the largest ones.
         anchor_samples: Anchors of an image that the first stage is trained on.
         region_samples: Regions of an image that the heads are trained on.
@@ -110,6 +112,7 @@ def mask_rcnn(
 
     garden.require()
     options = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
+    options["anchor_aspects"] = anchor_aspects or list(ASPECTS)
     model = MaskRCNN(num_classes, input_shape[-1], {**options, "weights": None}, name=name)
     if weights:
         load_resnet(model.pyramid, backbone, weights, normalization)
