@@ -141,7 +141,7 @@ def undo(label, case):
     """Puts a label map of the prepared grid back onto the source grid.
 
     Args:
-        label: Class indices, shape `case["shape"]`.
+        label: Class indices, or ids of objects, shape `case["shape"]`.
         case: Dict of `geometry`.
 
     Returns:
@@ -150,11 +150,31 @@ def undo(label, case):
     Raises:
         ShapeError: If `label` is not on the prepared grid.
     """
-    if list(label.shape) != list(case["shape"]):
-        raise ShapeError(f"the prepared grid is {case['shape']}, got a label of {label.shape}.")
-    oriented = np.zeros(case["oriented_shape"], dtype=label.dtype)
+    return _undo(label, case, resample_labels)
+
+
+def undo_image(image, case):
+    """Puts a prepared image back onto the source grid; its values stay normalised.
+
+    Args:
+        image: float32, shape `(*case["shape"], channels)`.
+        case: Dict of `geometry`.
+
+    Returns:
+        float32 array `(*case["source_shape"], channels)`, 0 outside the crop.
+
+    Raises:
+        ShapeError: If `image` is not on the prepared grid.
+    """
+    return _undo(image, case, resample_linear)
+
+
+def _undo(array, case, resample):
+    if list(array.shape[:3]) != list(case["shape"]):
+        raise ShapeError(f"the prepared grid is {case['shape']}, got an array of {array.shape}.")
+    oriented = np.zeros([*case["oriented_shape"], *array.shape[3:]], dtype=array.dtype)
     crop = tuple(slice(low, high) for low, high in case["crop"])
-    oriented[crop] = resample_labels(label, [high - low for low, high in case["crop"]])
+    oriented[crop] = resample(array, [high - low for low, high in case["crop"]])
     source = orientation_of(np.array(case["source_affine"]))
     order, flips = axis_moves(case["orientation"], source)
     oriented = np.moveaxis(oriented, order, (0, 1, 2))
