@@ -360,6 +360,9 @@ def print_report(report):
     from segkit.inference.instance_report import instance_table
     from segkit.inference.report import table
 
+    lowest = report["min_score"]
+    decided = "all objects" if lowest is None else f"objects of score {lowest:g} or more"
+    print(f"AP and FROC of all that was found; the other scores of {decided}:\n")
     print(instance_table(report))
     print("\nThe map of classes that the objects paint:")
     print(table(report["semantic"]))
