@@ -13,6 +13,8 @@ from segkit.inference.merge_tiles import merge_tiles
 from segkit.inference.merge_tiles import tile_rectangles
 from segkit.inference.paste_masks import paste_masks
 from segkit.inference.prepare import prepare
+from segkit.models.mask_rcnn import garden
+from segkit.models.mask_rcnn.network import MaskRCNN
 from segkit.volume import orientation_of
 
 MIN_SCORE = 0.5
@@ -153,6 +155,7 @@ class Detector(tf.Module):
         before = missing // 2
         around = tf.stack([before, missing - before], axis=1)
         padded = tf.pad(prepared, tf.concat([[[0, 0]], around, [[0, 0]]], axis=0))
+        padded = tf.ensure_shape(padded, (None, None, None, self.num_channels))
 
         def one_slice(plane):
             outputs = self._network(plane[None])
@@ -183,8 +186,11 @@ def detector_of(run, *, overlap=None, tile=None):
         tile: As for `Detector`.
 
     Raises:
-        ConfigError: If the run is the second stage of a cascade.
+        ConfigError: If the run is the second stage of a cascade, or what its network needs is not
+            installed.
     """
+    if isinstance(run.model, MaskRCNN):
+        garden.require()  # within the network's graph the error would be another one
     if run.first is not None:
         raise ConfigError(
             f"{run.folder} takes what a first stage found as channels, which is not possible for a "

@@ -1,14 +1,19 @@
 """Objects of one study, found by networks with hand-made rules, as files."""
 
+import inspect
 import json
+import shutil
+import sys
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from segkit.io import read_label
 from segkit.io.nifti import write_nifti
+from segkit.models.mask_rcnn import builder
+from segkit.models.mask_rcnn import garden
+from segkit.models.mask_rcnn.network import MaskRCNN
 from segkit.volume import Volume
 from tests.tools.spots import AFFINE
 from tests.tools.spots import CYLINDERS
@@ -178,19 +183,10 @@ def test_options_for_labels_of_pixels_are_refused(picture_run, grey, capsys):
 def test_without_model_garden_it_is_said_what_to_install(
     picture_run, grey, tmp_path, mistake, monkeypatch
 ):
-    import inspect
-    import shutil
-    import sys
-
-    from segkit.models.mask_rcnn import builder
-    from segkit.models.mask_rcnn import garden
-    from segkit.models.mask_rcnn.network import MaskRCNN
-
     shutil.copytree(picture_run.folder, tmp_path / "run")
     parameters = inspect.signature(builder.mask_rcnn).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     MaskRCNN(2, 3, {**options, "filters": 8}).save(tmp_path / "run" / "model.keras")
-    keras.backend.clear_session()
     monkeypatch.setitem(sys.modules, "official.vision.ops", None)
     garden.require.cache_clear()
     arguments = ("--run", tmp_path / "run", "--input", grey, "--output", tmp_path / "out.png")
