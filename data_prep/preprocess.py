@@ -137,43 +137,25 @@ def prepared_affine(case):
     return affine @ step
 
 
-def undo(label, case):
-    """Puts a label map of the prepared grid back onto the source grid.
+def undo(array, case, *, linear=False):
+    """Puts a map of the prepared grid back onto the source grid.
 
     Args:
-        label: Class indices, or ids of objects, shape `case["shape"]`.
+        array: Class indices or ids of objects, shape `case["shape"]`; or an image, see `linear`.
         case: Dict of `geometry`.
+        linear: Interpolate, for an image `(*case["shape"], channels)`; its values stay normalised.
 
     Returns:
         Array of shape `case["source_shape"]`, 0 outside the crop; exact if nothing was resampled.
 
     Raises:
-        ShapeError: If `label` is not on the prepared grid.
+        ShapeError: If `array` is not on the prepared grid.
     """
-    return _undo(label, case, resample_labels)
-
-
-def undo_image(image, case):
-    """Puts a prepared image back onto the source grid; its values stay normalised.
-
-    Args:
-        image: float32, shape `(*case["shape"], channels)`.
-        case: Dict of `geometry`.
-
-    Returns:
-        float32 array `(*case["source_shape"], channels)`, 0 outside the crop.
-
-    Raises:
-        ShapeError: If `image` is not on the prepared grid.
-    """
-    return _undo(image, case, resample_linear)
-
-
-def _undo(array, case, resample):
     if list(array.shape[:3]) != list(case["shape"]):
         raise ShapeError(f"the prepared grid is {case['shape']}, got an array of {array.shape}.")
     oriented = np.zeros([*case["oriented_shape"], *array.shape[3:]], dtype=array.dtype)
     crop = tuple(slice(low, high) for low, high in case["crop"])
+    resample = resample_linear if linear else resample_labels
     oriented[crop] = resample(array, [high - low for low, high in case["crop"]])
     source = orientation_of(np.array(case["source_affine"]))
     order, flips = axis_moves(case["orientation"], source)

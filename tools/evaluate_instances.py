@@ -344,9 +344,9 @@ def write_found(folder, case, found, classes, affine):
 
 def slice_to_draw(case, entry, truth, found):
     """Returns `(image, truth, found)` of a picture, or of the slice with most of the truth."""
-    from data_prep.preprocess import undo_image
+    from data_prep.preprocess import undo
 
-    image = undo_image(case.image, entry)
+    image = undo(case.image, entry, linear=True)
     shown = image if image.shape[-1] == 3 else image[..., 0]
     if truth.labels.ndim == 2:
         return shown[0], truth, found
