@@ -1,8 +1,10 @@
 """Networks that find objects as SavedModels."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -68,6 +70,21 @@ def test_masks_of_the_export_pasted_are_those_of_the_predict_tool(picture_run, e
         painted[y0:y1, x0:x1] |= mask
     np.testing.assert_array_equal(painted, expected > 0)
     assert len(found.scores) == expected.max()
+
+
+def test_the_example_of_the_documentation_draws_the_objects(exported):
+    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    (code,) = [c for c in re.findall("```python\n(.*?)```", text, re.DOTALL) if "np.ix_" in c]
+    height, width = 60, 90
+    picture, ids, _ = spots.spots((height, width), [*spots.mosaic((height, width)), (2, 88)])
+    image = tf.constant(np.repeat(picture[None, ..., None] * 250, 3, axis=-1), tf.float32)
+    names = {"model": tf.saved_model.load(str(exported)), "image": image, "np": np, "tf": tf}
+    names |= {"height": height, "width": width}
+    exec(code, names)
+    found = names["ids"]
+    assert len(np.unique(found)) == ids.max()  # the one at the corner has a score below 0.5
+    true, found = (ids > 0) & (ids < ids.max()), found > 0
+    assert (true & found).sum() / (true | found).sum() > 0.9
 
 
 def test_an_export_of_other_weights_is_found_out(picture_run, exported):
