@@ -137,24 +137,26 @@ def prepared_affine(case):
     return affine @ step
 
 
-def undo(label, case):
-    """Puts a label map of the prepared grid back onto the source grid.
+def undo(array, case, *, linear=False):
+    """Puts a map of the prepared grid back onto the source grid.
 
     Args:
-        label: Class indices, shape `case["shape"]`.
+        array: Class indices or ids of objects, shape `case["shape"]`; or an image, see `linear`.
         case: Dict of `geometry`.
+        linear: Interpolate, for an image `(*case["shape"], channels)`; its values stay normalised.
 
     Returns:
         Array of shape `case["source_shape"]`, 0 outside the crop; exact if nothing was resampled.
 
     Raises:
-        ShapeError: If `label` is not on the prepared grid.
+        ShapeError: If `array` is not on the prepared grid.
     """
-    if list(label.shape) != list(case["shape"]):
-        raise ShapeError(f"the prepared grid is {case['shape']}, got a label of {label.shape}.")
-    oriented = np.zeros(case["oriented_shape"], dtype=label.dtype)
+    if list(array.shape[:3]) != list(case["shape"]):
+        raise ShapeError(f"the prepared grid is {case['shape']}, got an array of {array.shape}.")
+    oriented = np.zeros([*case["oriented_shape"], *array.shape[3:]], dtype=array.dtype)
     crop = tuple(slice(low, high) for low, high in case["crop"])
-    oriented[crop] = resample_labels(label, [high - low for low, high in case["crop"]])
+    resample = resample_linear if linear else resample_labels
+    oriented[crop] = resample(array, [high - low for low, high in case["crop"]])
     source = orientation_of(np.array(case["source_affine"]))
     order, flips = axis_moves(case["orientation"], source)
     oriented = np.moveaxis(oriented, order, (0, 1, 2))

@@ -1,9 +1,9 @@
 """Scores a trained run, or a method without training, on whole cases on their source grid."""
 
 import argparse
-import itertools
 import json
 import os
+import runpy
 import shutil
 import sys
 from collections.abc import Callable
@@ -19,14 +19,18 @@ from segkit.errors import DataError
 from segkit.errors import SegkitError
 from segkit.errors import exit_code
 from segkit.errors import nearest
+from segkit.training.objects import parse_args as of_run
 
 EXAMPLES = """examples:
   python tools/evaluate.py --run runs/MY_RUN
   python tools/evaluate.py --run runs/MY_RUN --split test --mirror
   python tools/evaluate.py --run runs/MY_RUN --data data/other --split fold2
   python tools/evaluate.py --run runs/MY_RUN --boundary membrane
+  python tools/evaluate.py --run runs/MY_MASK_RCNN --min-score 0.7 --save
   python tools/evaluate.py --method watershed --data data/hippocampus --fold 0
   python tools/evaluate.py --method multi_otsu --set "classes=[0,2,1]" --data data/MY_DATA
+
+A run that finds objects is scored by tools/evaluate_instances.py, which has further options.
 """
 POLICY = (
     "A class absent from truth and prediction has no score: it is left out of the means and "
@@ -97,7 +101,7 @@ def parse_args(argv):
         help="class that separates objects: score the segments that it leaves, too",
     )
     add("--devices", choices=("auto", "cpu", "gpu"), help="default: auto")
-    return parser.parse_args(argv)
+    return of_run(parser, argv)
 
 
 def main(argv=None):
@@ -107,6 +111,9 @@ def main(argv=None):
 
 def evaluate(args):
     """Predicts, scores, writes and prints."""
+    if args.objects:
+        tool = runpy.run_path(str(Path(__file__).with_name("evaluate_instances.py")))
+        return tool["evaluate"](tool["parse_args"](args.argv))
     job = method_job(args) if args.method else run_job(args)
     from segkit.inference.report import table
     from segkit.inference.summary import summarise
@@ -308,24 +315,10 @@ def score_cases(job):
 
 def whole_cases(data, manifest, split):
     """Yields `(id, image, label, source_label)` of each case, put together from its chunks."""
-    from data_prep.manifest import shard_files
-    from data_prep.records import decode_numpy
-    from data_prep.records import read_records
+    from data_prep.whole_cases import read_cases
 
-    for path in shard_files(manifest, data, [split]):
-        chunks = map(decode_numpy, read_records(path))
-        for case, parts in itertools.groupby(chunks, key=lambda chunk: chunk.case_id):
-            parts = list(parts)
-            image = np.zeros((*parts[0].case_shape, parts[0].image.shape[-1]), np.float32)
-            label = np.zeros(parts[0].case_shape, np.uint16)
-            for part in parts:
-                box = tuple(
-                    slice(o, o + n) for o, n in zip(part.origin, part.image.shape, strict=False)
-                )
-                image[box] = part.image
-                if part.label is not None:
-                    label[box] = part.label
-            yield case, image, label, parts[0].source_label
+    for case in read_cases(data, manifest, split):
+        yield case.id, case.image, case.label, case.source_label
 
 
 def write(folder, report, results, manifest):

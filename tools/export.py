@@ -10,10 +10,12 @@ import numpy as np
 
 from segkit import __version__
 from segkit.covariates import encode
+from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.errors import ExportError
 from segkit.errors import exit_code
 from segkit.tables import short_name
+from segkit.training.objects import finds_objects
 
 EXAMPLES = """examples:
   python tools/export.py --run runs/MY_RUN
@@ -40,6 +42,7 @@ def parse_args(argv):
         help="average over all flips (default: the run's)",
     )
     args = parser.parse_args(argv)
+    args.objects = finds_objects(args.run)
     if args.check < 1:
         parser.error(f"--check must be at least 1, got {args.check}")
     return args
@@ -68,6 +71,8 @@ def export(args):
             f"the first stage is the method {run.first['method']!r}, which is no network: a "
             "SavedModel cannot hold it. Use tools/predict.py."
         )
+    if args.objects:
+        return export_objects(args, run)
     predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
     examples, origin = choose_examples(run, args.check, bool(predictor.num_covariates))
     folder = Path(args.out) if args.out else run.folder / "saved_model"
@@ -76,17 +81,55 @@ def export(args):
         card["covariates"] = run.manifest["covariates"]
     path = export_saved_model(predictor, folder, examples=examples, card=card)
     parity = json.loads((path / "assets" / CARD).read_text(encoding="utf-8"))["parity"]
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    weights = sum(int(np.prod(w.shape)) * w.dtype.size for w in predictor.variables)
     inputs = "image=..., spacing_mm=..." + ", covariates=..." * bool(predictor.num_covariates)
+    call = f"model.signatures['mask']({inputs})['mask']"
     print(
-        f"{path}: {size / 1e6:.1f} MB, of these {weights / 1e6:.1f} MB weights\n"
-        f"Checked on {parity['examples']} {origin}: same masks, probabilities within "
-        f"{parity['max_probability_difference']:.1g}\n\n"
+        f"{sizes(path, predictor)}\nChecked on {parity['examples']} {origin}: same masks, "
+        f"probabilities within {parity['max_probability_difference']:.1g}\n\n"
+        f"{next_steps(path, run, call)}"
+    )
+
+
+def export_objects(args, run):
+    """Exports a run that finds objects, checks and prints how to go on."""
+    from data_prep.preprocess import denormalise
+    from segkit.export.detector_model import export_detector
+    from segkit.export.saved_model import CARD
+    from segkit.inference.detector import detector_of
+
+    for name in ("overlap", "mirror"):
+        if getattr(args, name) is not None:
+            raise ConfigError(f"--{name} is for networks that label pixels. Leave it out.")
+    detector = detector_of(run)
+    examples, origin = choose_examples(run, args.check, with_covariates=False)
+    normalization = run.manifest["preprocess"]["normalization"]
+    examples = [(denormalise(image, normalization), spacing) for image, spacing in examples]
+    folder = Path(args.out) if args.out else run.folder / "saved_model"
+    path = export_detector(detector, folder, examples=examples, card=describe(run))
+    parity = json.loads((path / "assets" / CARD).read_text(encoding="utf-8"))["parity"]
+    call = "model.signatures['serving_default'](image=..., spacing_mm=...)"
+    print(
+        f"{sizes(path, detector)}\nChecked on {parity['objects']} detections in "
+        f"{parity['examples']} {origin}: boxes within {parity['max_box_difference']:.1g} pixels, "
+        f"masks within {parity['max_mask_difference']:.1g}\n\n{next_steps(path, run, call)}"
+    )
+
+
+def sizes(path, module):
+    """Says how large an export is."""
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    weights = sum(int(np.prod(w.shape)) * w.dtype.size for w in module.variables)
+    return f"{path}: {size / 1e6:.1f} MB, of these {weights / 1e6:.1f} MB weights"
+
+
+def next_steps(path, run, call):
+    """Says how to load and serve an export."""
+    return (
         f"Load it:   model = tf.saved_model.load({str(path)!r})\n"
-        f"           model.signatures['mask']({inputs})['mask']\n"
+        f"           {call}\n"
         "Serve it:  tensorflow_model_server --rest_api_port=8501 "
-        f"--model_name={short_name(run.config.model.name)} --model_base_path={folder.resolve()}\n"
+        f"--model_name={short_name(run.config.model.name)} "
+        f"--model_base_path={path.parent.resolve()}\n"
         "Axes, units and a complete example: docs/export.md"
     )
 

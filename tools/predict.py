@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import runpy
 import sys
 import tempfile
 from dataclasses import replace
@@ -19,6 +20,7 @@ from segkit.errors import DataError
 from segkit.errors import exit_code
 from segkit.errors import nearest
 from segkit.priors import without_priors
+from segkit.training.objects import parse_args as of_run
 
 EXAMPLES = """examples:
   python tools/predict.py --run runs/MY_RUN --input ct.nii.gz --output mask.nii.gz
@@ -26,15 +28,13 @@ EXAMPLES = """examples:
   python tools/predict.py --run runs/MY_RUN --input t1.nii.gz --input flair.nii.gz \\
       --output mask.nii.gz --probabilities probabilities.nii.gz --mirror
   python tools/predict.py --run runs/MY_RUN --input t1.nii.gz --missing FLAIR --output mask.nii.gz
-  python tools/predict.py --run runs/MY_RUN --input ct.nii.gz --covariates age=63,sex=F \\
-      --output mask.nii.gz
   python tools/predict.py --run runs/MY_RUN --input photo.png --output mask.png
   python tools/predict.py --method otsu --set smooth_mm=1 --input ct.nii.gz --output mask.nii.gz
   python tools/predict.py --method region_growing --set "seeds={1: [[-32, 10, 41]]}" \\
       --set tolerance=40 --input DICOM_FOLDER --output mask.nii.gz
 
-The mask holds the values that the labels of the training data had; of a method without --data it
-holds the class indices. Beside it stands a JSON file with the voxels and the volume of each class.
+The mask holds the values that the labels of the training data had, of a method without --data the
+class indices. A JSON file beside it has voxels and volumes. See also predict_instances.py --help.
 """
 ENDINGS = (".nii.gz", ".nii", ".png")
 
@@ -95,7 +95,7 @@ def parse_args(argv):
         help="average over all flips (default: the run's)",
     )
     add("--devices", choices=("auto", "cpu", "gpu"), help="default: auto")
-    return parser.parse_args(argv)
+    return of_run(parser, argv)
 
 
 def main(argv=None):
@@ -105,6 +105,9 @@ def main(argv=None):
 
 def predict(args):
     """Reads, segments, writes and prints."""
+    if args.objects:
+        tool = runpy.run_path(str(Path(__file__).with_name("predict_instances.py")))
+        return tool["predict"](tool["parse_args"](args.argv))
     output = writable(args.output, ENDINGS)
     if args.probabilities:
         writable(args.probabilities, ENDINGS[:2])

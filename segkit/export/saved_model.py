@@ -45,6 +45,35 @@ def export_saved_model(predictor, folder, *, examples, card, version=None):
         ExportError: The version exists, the folder cannot be written, or the reloaded model gives
             another result; nothing is left behind.
     """
+    return write_version(
+        predictor,
+        folder,
+        signatures=_signatures(predictor),
+        check=lambda saved: check_parity(predictor, saved, examples),
+        card=card,
+        version=version,
+    )
+
+
+def write_version(module, folder, *, signatures, check, card, version=None):
+    """Writes the next version of a model, which appears only if it passes a check.
+
+    Args:
+        module: `tf.Module` that tracks each of its variables.
+        folder: Folder of the model; made if missing.
+        signatures: Dict name -> `tf.function` with a signature.
+        check: Function of the folder of the SavedModel that returns what the card is to say of the
+            comparison, a dict, or raises an error.
+        card: Dict of what a user must know, written to `assets/segkit.json` with the version and
+            the result of the check.
+        version: Positive number; `None` for one more than the largest there is.
+
+    Returns:
+        `Path` of the version's folder.
+
+    Raises:
+        ExportError: As `export_saved_model`.
+    """
     folder = Path(folder)
     version = version or next_version(folder)
     target, partial = folder / str(version), folder / f".{version}.{os.getpid()}.partial"
@@ -52,8 +81,8 @@ def export_saved_model(predictor, folder, *, examples, card, version=None):
         raise ExportError(f"{target} exists already. Leave out the version to add the next one.")
     try:
         partial.mkdir(parents=True)
-        tf.saved_model.save(predictor, str(partial), signatures=_signatures(predictor))
-        parity = check_parity(predictor, partial, examples)
+        tf.saved_model.save(module, str(partial), signatures=signatures)
+        parity = check(partial)
         (partial / "assets").mkdir(exist_ok=True)
         text = json.dumps({**card, "version": version, "parity": parity}, indent=1)
         (partial / "assets" / CARD).write_text(text + "\n", encoding="utf-8")

@@ -69,9 +69,26 @@ def write_png(path, volume):
         raise DataError(
             f"{path}: a PNG holds one slice and values up to 65535. Write .nii.gz instead."
         )
+    image = Image.fromarray(volume.array[0])
+    _write(path, lambda partial: image.save(partial, format="PNG"))
+
+
+def write_tiff(path, volume):
+    """Writes a label map as TIFF, a page per slice, atomically; its affine is lost.
+
+    Args:
+        path: The file; its folder must exist.
+        volume: `Volume` of integers, array `(depth, height, width)`.
+    """
+    options = {"photometric": "minisblack", "metadata": {"axes": "ZYX"}, "compression": "zlib"}
+    _write(path, lambda partial: tifffile.imwrite(partial, volume.array, **options))
+
+
+def _write(path, save):
+    path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        Image.fromarray(volume.array[0]).save(partial, format="PNG")
+        save(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

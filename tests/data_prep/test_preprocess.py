@@ -206,6 +206,19 @@ def test_prepare_refuses_what_does_not_fit():
         prepare(image, None, plan())
 
 
+def test_undo_puts_an_image_back_by_interpolation():
+    """A ramp stays one: on the prepared grid, and but for the clamped ends on the source grid."""
+    ramp = np.arange(24, dtype=np.float32)[None, :, None].repeat(4, 0).repeat(6, 2)
+    ramp = np.stack([ramp, -ramp], axis=-1) + 1
+    plan = Plan("SAR", (1.0, 2.0, 1.0), False, ({"scheme": "prior"},) * 2)
+    flipped = Volume(ramp).oriented("IPR")
+    prepared = prepare(flipped, None, plan)
+    assert prepared.image.shape == (4, 12, 6, 2)
+    back = undo(prepared.image, prepared.geometry, linear=True)
+    assert back.shape == flipped.array.shape
+    np.testing.assert_allclose(back[:, 1:-1], flipped.array[:, 1:-1], atol=1e-5)
+
+
 def test_undo_refuses_a_label_of_another_grid():
     prepared = prepare(Volume(np.ones((2, 3, 4), dtype=np.float32)), None, plan())
     with pytest.raises(ShapeError, match=r"grid is \[2, 3, 4\]"):

@@ -9,6 +9,7 @@ from segkit.errors import DataError
 from segkit.io import read_image
 from segkit.io import read_label
 from segkit.io.raster import write_png
+from segkit.io.raster import write_tiff
 from segkit.volume import Volume
 
 
@@ -193,3 +194,16 @@ def test_an_unknown_suffix_lists_the_known_ones(tmp_path):
         read_image(tmp_path / "a.gif")
     with pytest.raises(DataError, match=r"absent\.png does not exist"):
         read_label(tmp_path / "absent.png")
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 6), (3, 5, 6), (4, 5, 3), (2, 5, 1)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_a_tiff_map_is_read_back_as_it_was(tmp_path, shape, dtype):
+    """Of three pages or columns, too, which could be colours."""
+    highest = 10**6 if dtype == np.int32 else np.iinfo(dtype).max
+    array = np.random.default_rng(0).integers(0, highest, shape).astype(dtype)
+    write_tiff(tmp_path / "a.tif", Volume(array))
+    found = read_label(tmp_path / "a.tif")
+    assert found.shape == shape
+    np.testing.assert_array_equal(found.array, array)
+    assert [f.name for f in tmp_path.iterdir()] == ["a.tif"]

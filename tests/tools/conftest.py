@@ -145,3 +145,24 @@ def fake_tools(tmp_path):
 
     plan()
     return SimpleNamespace(folder=folder, plan=plan, calls=calls)
+
+
+@pytest.fixture(scope="session")
+def picture_run(tmp_path_factory):
+    """Run of a network that finds spots on pictures of DSB2018's kind, see `spots.py`."""
+    from tests.tools.spots import make_run
+    from tests.tools.spots import write_nuclei
+
+    root = tmp_path_factory.mktemp("picture_run")
+    return make_run(root, write_nuclei(root / "raw"), "dsb2018", channels=3)
+
+
+@pytest.fixture(scope="session")
+def volume_run(tmp_path_factory):
+    """The same on volumes in LPI axes, resampled in plane, of two classes."""
+    from tests.tools.spots import make_run
+    from tests.tools.spots import write_volumes
+
+    root = tmp_path_factory.mktemp("volume_run")
+    options = {"instances": "components", "spacing_mm": (2.5, 1.0, 1.0)}
+    return make_run(root, write_volumes(root / "raw"), "nnunet", channels=1, **options)

@@ -76,7 +76,11 @@ def test_only_the_layers_asked_for_are_taken_over(pretrained):
     before = {variable.path: variable.numpy() for variable in model.weights}
     found = by_status(transfer(model, weights, ["encoder*"]))
     assert {name.partition("_")[0] for name in found["transferred"]} == {"encoder0", "encoder1"}
-    assert {name.partition("_")[0] for name in found["left"]} == {"decoder0", "up0/kernel", "up0/bias"}
+    assert {name.partition("_")[0] for name in found["left"]} == {
+        "decoder0",
+        "up0/kernel",
+        "up0/bias",
+    }
     for variable in model.weights:
         taken = variable.path in found["transferred"]
         expected = weights[variable.path] if taken else before[variable.path]
