@@ -100,7 +100,7 @@ def _in_order(served, expected):
         one, other = ({n: v[index] for n, v in found.items()} for found in (expected, served))
         distance = np.abs(one["boxes"][there, None] - other["boxes"][None]).max(axis=-1)
         distance[one["classes"][there, None] != other["classes"][None]] = np.inf
-        nearest = distance.argmin(axis=1) if len(there) else there
+        nearest = distance.argmin(axis=1)
         if len(np.unique(nearest)) < len(nearest):
             continue
         for name in ("boxes", "scores", "classes", "masks"):

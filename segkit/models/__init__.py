@@ -24,6 +24,8 @@ MODELS = {
     "mask_rcnn": "segkit.models.mask_rcnn.builder:mask_rcnn",
 }
 
+DETECTORS = ("mask_rcnn",)  # find objects one by one, and learn from a data set with objects
+
 
 def build_model(name, num_classes, input_shape, **options):
     """Builds a network with new weights.
