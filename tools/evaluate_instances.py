@@ -301,9 +301,8 @@ def score(job, outputs, folder, *, save):
 
 def score_one(job, outputs, case, entry, keep):
     """Returns what is `Scored` of a case; writes its map to the folder `keep` if there is one."""
-    from segkit.inference.detections import Detections
-    from segkit.inference.detections import paint
     from segkit.inference.detections import true_objects
+    from segkit.inference.instance_scores import decide
     from segkit.inference.instance_scores import score_case
     from segkit.inference.scores import count_voxels
 
@@ -318,8 +317,7 @@ def score_one(job, outputs, case, entry, keep):
     scores = score_case(
         case.id, truth, found, number, group=entry.get("kind"), min_score=job.min_score
     )
-    if isinstance(found, Detections):
-        found = paint(found, min_score=job.min_score)
+    found = decide(found, job.min_score)
     painted = np.append(0, found.classes)[found.labels]
     counts = count_voxels(label, painted, number, ignore_label=outputs.ignore_label)
     if keep is not None:

@@ -38,7 +38,7 @@ def save_comparison(path, cases):
     ):
         for axes in row:
             _show(axes, image)
-        row[0].set_title(title)
+        row[0].set_title(title, loc="left")
         _compare(row[1], truth, found)
     names = {"found": FOUND, "missed": MISSED, "ignored": IGNORED}
     handles = [Line2D([], [], color=c, label=f"truth: {name}") for name, c in names.items()]

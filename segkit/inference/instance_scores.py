@@ -95,7 +95,7 @@ def score_case(case, truth, found, num_classes, *, group=None, min_score=None, f
     flat = len(shape) == 2
     truth, found = _as_image(truth), _as_image(found)
     candidates = separate(found) if isinstance(found, InstanceMap) else found
-    decided = _decided(found, min_score)
+    decided = decide(found, min_score)
     places = bounds(candidates.boxes, candidates.shape)
     of_maps = map_overlaps(truth.labels, decided.labels, truth.ignored, len(decided.scores))
     of_masks = mask_overlaps(truth.labels, places[:, :2], candidates.masks, truth.ignored)
@@ -127,6 +127,20 @@ def class_values(counted):
     }
 
 
+def decide(found, min_score=None):
+    """Returns the objects that are said to be there, as an `InstanceMap`.
+
+    Args:
+        found: As for `score_case`.
+        min_score: As for `score_case`.
+    """
+    if isinstance(found, Detections):
+        return paint(found, min_score=0.5 if min_score is None else min_score)
+    kept = found.scores >= (0 if min_score is None else min_score)
+    number = np.append(0, np.cumsum(kept) * kept).astype(np.int32)
+    return InstanceMap(number[found.labels], found.scores[kept], found.classes[kept])
+
+
 def _count(overlaps, hits):
     counted = overlaps.predicted[~overlaps.on_void]
     return ClassScores(
@@ -145,14 +159,6 @@ def _as_image(objects):
         return objects
     objects = without_vanished(objects)
     return objects._replace(labels=objects.labels.reshape(-1, objects.labels.shape[-1]))
-
-
-def _decided(found, min_score):
-    if isinstance(found, Detections):
-        return paint(found, min_score=0.5 if min_score is None else min_score)
-    kept = found.scores >= (0 if min_score is None else min_score)
-    number = np.append(0, np.cumsum(kept) * kept)
-    return InstanceMap(number[found.labels], found.scores[kept], found.classes[kept])
 
 
 def _true_annotations(truth, num_classes):

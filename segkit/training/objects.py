@@ -4,8 +4,7 @@ from pathlib import Path
 
 from segkit.config import load_config
 from segkit.errors import SegkitError
-
-NETWORKS = ("mask_rcnn",)  # those of `segkit.models.MODELS` that find objects
+from segkit.models import DETECTORS
 
 
 def finds_objects(folder):
@@ -18,7 +17,7 @@ def finds_objects(folder):
         config = load_config(Path(folder or "") / "config.yaml")
     except (SegkitError, OSError):
         return False  # whoever loads the run says what is wrong
-    return config.model.name in NETWORKS
+    return config.model.name in DETECTORS
 
 
 def parse_args(parser, argv):

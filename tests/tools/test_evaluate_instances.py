@@ -116,6 +116,25 @@ def test_maps_that_were_saved_have_the_same_scores(run, picture_run, fold_of, tm
     assert [means[1][name] for name in names] == [means[0][name] for name in names]
 
 
+def test_objects_below_the_lowest_score_are_not_there(run, picture_run, fold_of, tmp_path):
+    fold = fold_of["a"]
+    (tmp_path / "maps").mkdir()
+    for source in (run / "evaluation" / fold / "maps").iterdir():
+        shutil.copy(source, tmp_path / "maps")
+    described = json.loads((tmp_path / "maps" / "a.json").read_text())
+    described["objects"][0]["score"] = 0.3
+    (tmp_path / "maps" / "a.json").write_text(json.dumps(described))
+    arguments = ["--data", str(picture_run.data), "--split", fold, "--out", str(tmp_path)]
+    arguments += ["--min-score", "0.4", "--save"]
+    assert main(["--maps", str(tmp_path / "maps"), *arguments]) == 0
+    report = report_of(tmp_path / "evaluation" / fold)
+    assert report["per_case"]["a"]["classes"][0]["missed"] == 1
+    assert report["groups"]["all"]["mean"]["mask_ap50"] == 1  # it still counts for AP
+    assert report["semantic"]["per_case"]["a"]["dice"][1] < 1
+    kept = saved(tmp_path / "evaluation" / fold, "a")
+    assert kept.max() == len(described["objects"]) - 1
+
+
 def test_arrays_of_another_program_are_scored_without_classes(picture_run, fold_of, tmp_path):
     fold = fold_of["a"]
     (tmp_path / "maps").mkdir()
