@@ -186,7 +186,8 @@ def test_without_model_garden_it_is_said_what_to_install(
     shutil.copytree(picture_run.folder, tmp_path / "run")
     parameters = inspect.signature(builder.mask_rcnn).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    MaskRCNN(2, 3, {**options, "filters": 8}).save(tmp_path / "run" / "model.keras")
+    options |= {"filters": 8, "anchor_aspects": [1.0]}
+    MaskRCNN(2, 3, options).save(tmp_path / "run" / "model.keras")
     monkeypatch.setitem(sys.modules, "official.vision.ops", None)
     garden.require.cache_clear()
     arguments = ("--run", tmp_path / "run", "--input", grey, "--output", tmp_path / "out.png")

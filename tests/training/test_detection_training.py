@@ -142,6 +142,7 @@ def test_it_learns_four_images_by_heart():
     data = {name: tf.constant(value) for name, value in discs(4, 96, objects=6).items()}
     sizes = {"filters": 16, "levels": [2, 3], "pyramid_filters": 32, "units": 64, "mask_convs": 1}
     counts = {"anchor_samples": 64, "region_samples": 32, "candidates": 128, "proposals": 48}
+    counts |= {"detections": 48}
     anchors = {"anchor_sides": [12.0, 18.0], "anchor_aspects": [1.0], "max_objects": 8}
     model = build_model("mask_rcnn", CLASSES, (96, 96, 1), **sizes, **counts, **anchors)
     loss, optimizer = build_loss("mask_rcnn"), keras.optimizers.AdamW(0.003)
