@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from segkit.errors import ConfigError
+from segkit.layers.dtype_policy import dtype_policy
 from segkit.training.averaging import Average
 from segkit.training.averaging import build_rate
 from segkit.training.layer_rates import build_layer_rates
@@ -94,7 +95,7 @@ def build_learner(train, strategy, build, *, resume=False):
     schedule = build_schedule(train)
     weights = None if resume or not train.initial_weights else read_weights(train.initial_weights)
     rate = build_rate(train.averaging, train.steps_per_epoch) if train.averaging else None
-    with _precision(train.precision), strategy.scope():
+    with dtype_policy(train.precision), strategy.scope():
         keras.utils.set_random_seed(train.seed)
         model, loss = build()
         transferred = transfer(model, weights, train.initial_layers) if weights else None
@@ -158,16 +159,6 @@ def _check_batch(batch_size, replicas, accumulation_steps):
             f"train.batch_size {batch_size} does not divide by {replicas} replicas{steps}. "
             f"Use {below or parts} or {below + parts}."
         )
-
-
-@contextlib.contextmanager
-def _precision(policy):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def _use_xla(setting):

@@ -1,12 +1,12 @@
 """The whole network: what is computed of an image, with its objects or without."""
 
-import contextlib
 from types import SimpleNamespace
 
 import keras
 import tensorflow as tf
 
 from segkit.errors import ShapeError
+from segkit.layers.dtype_policy import dtype_policy
 from segkit.models.mask_rcnn import garden
 from segkit.models.mask_rcnn.anchors import level_sides
 from segkit.models.mask_rcnn.anchors import make_anchors
@@ -55,7 +55,7 @@ class MaskRCNN(keras.Model):
         o = self._o = SimpleNamespace(**options)
         self._levels = list(range(o.levels[0], o.levels[1] + 1))
         stages = CASCADE if o.cascade else 1
-        with _policy(self.dtype_policy):
+        with dtype_policy(self.dtype_policy):
             self.pyramid = pyramid_network(
                 o.backbone,
                 channels,
@@ -241,14 +241,3 @@ def _check_sides(sides):
                 f"mask_rcnn trains on images whose sides are multiples of {MULTIPLE}, got "
                 f"{tuple(sides)}. Nearest to {side}: {below or MULTIPLE} or {below + MULTIPLE}."
             )
-
-
-@contextlib.contextmanager
-def _policy(policy):
-    """Makes layers that are built within compute in the precision of the model."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

@@ -41,8 +41,10 @@ class Objects(NamedTuple):
             crowds = tf.where(self.crowd[..., None], self.boxes, -1.0)
             return tf.reduce_any(garden.covered(boxes, crowds) > 0.5, axis=-1)
 
+        def none():
+            return tf.zeros((batch, number), tf.bool)
+
         # Most batches have none, and anchors are many.
-        none = lambda: tf.zeros((batch, number), tf.bool)  # noqa: E731
         return tf.cond(tf.reduce_any(self.crowd), compare, none)
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import keras
 
 from segkit.errors import ConfigError
+from segkit.layers.dtype_policy import dtype_policy
 from segkit.models import build_model
 from segkit.models.measure.costs import Costs
 from segkit.models.measure.costs import measure_costs
@@ -47,12 +48,7 @@ def measure_network(name, num_classes, input_shape, *, precision="float32", **op
     """
     if name in UNMEASURED:
         raise ConfigError(f"{name} is not one graph from image to logits, and is not measured.")
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        with keras.StatelessScope(initialize_variables=False):
-            model = build_model(name, num_classes, input_shape, **options)
-            graph = read_graph(model)
-            return Measures(graph, measure_costs(model, graph), *receptive_field(graph))
-    finally:
-        keras.config.set_dtype_policy(before)
+    with dtype_policy(precision), keras.StatelessScope(initialize_variables=False):
+        model = build_model(name, num_classes, input_shape, **options)
+        graph = read_graph(model)
+        return Measures(graph, measure_costs(model, graph), *receptive_field(graph))
