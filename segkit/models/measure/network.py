@@ -6,14 +6,13 @@ import keras
 
 from segkit.errors import ConfigError
 from segkit.layers.dtype_policy import dtype_policy
+from segkit.models import DETECTORS
 from segkit.models import build_model
 from segkit.models.measure.costs import Costs
 from segkit.models.measure.costs import measure_costs
 from segkit.models.measure.graph import Graph
 from segkit.models.measure.graph import read_graph
 from segkit.models.measure.receptive_field import receptive_field
-
-UNMEASURED = ("mask_rcnn",)
 
 
 class Measures(NamedTuple):
@@ -46,7 +45,7 @@ def measure_network(name, num_classes, input_shape, *, precision="float32", **op
         ConfigError: As `build_model`, or the network is one that is not measured.
         ShapeError: As `build_model`.
     """
-    if name in UNMEASURED:
+    if name in DETECTORS:
         raise ConfigError(f"{name} is not one graph from image to logits, and is not measured.")
     with dtype_policy(precision), keras.StatelessScope(initialize_variables=False):
         model = build_model(name, num_classes, input_shape, **options)
