@@ -62,13 +62,7 @@ def parse_args(argv):
         help="of a method: prepared data set that gives the classes, and as which the input is "
         "prepared (default: the input as it is)",
     )
-    add(
-        "--input",
-        required=True,
-        action="append",
-        metavar="PATH",
-        help="NIfTI file, folder of one DICOM series, or image; once per channel, in order",
-    )
+    add_arguments(parser)
     add(
         "--missing",
         action="append",
@@ -82,20 +76,32 @@ def parse_args(argv):
         help="what a network with covariates takes: age=63,sex=F, or a CSV file with one row",
     )
     add("--output", required=True, metavar="FILE", help="mask to write: .nii.gz, .nii or .png")
-    add("--series", metavar="N|UID", help="which DICOM series, where --input holds several")
     add(
         "--probabilities",
         metavar="FILE",
         help="also write a probability per class or region: .nii.gz, .nii",
     )
-    add("--overlap", type=float, help="share of a tile covered again (default: the run's)")
     add(
         "--mirror",
         action=argparse.BooleanOptionalAction,
         help="average over all flips (default: the run's)",
     )
-    add("--devices", choices=("auto", "cpu", "gpu"), help="default: auto")
     return of_run(parser, argv)
+
+
+def add_arguments(parser):
+    """Adds what the prediction of masks and of objects have in common."""
+    add = parser.add_argument
+    add(
+        "--input",
+        required=True,
+        action="append",
+        metavar="PATH",
+        help="NIfTI file, folder of one DICOM series, or image; once per channel, in order",
+    )
+    add("--series", metavar="N|UID", help="which DICOM series, where --input holds several")
+    add("--overlap", type=float, help="share of a tile covered again (default: the run's)")
+    add("--devices", choices=("auto", "cpu", "gpu"), help="default: auto")
 
 
 def main(argv=None):
