@@ -168,6 +168,7 @@ def by_network(args):
             make_strategy(f"{args.devices}:1")
         run = load_run(args.run)
         check_channels(image, run.channels, "run")
+        check_range(image, run.manifest["preprocess"], "run")
         predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
         covariates = read_covariates(args.covariates, predictor, run.manifest)
         about = {"missing_channels": args.missing} if args.missing else {}
@@ -223,6 +224,7 @@ def like_data(args, options, source):
 
     def segment(image):
         check_channels(image, manifest["channels"], "data set")
+        check_range(image, manifest["preprocess"], "data set")
         prepared = prepare(image, None, plan)
         case, seen = prepared.geometry, (plan.normalization, len(classes))
         labels = segment_prepared(prepared.image, case, *seen, args.method, options)
@@ -245,6 +247,29 @@ def check_channels(image, channels, what):
             f"the {what} takes {len(channels)} channel(s) ({', '.join(channels)}), --input has "
             f"{image.num_channels}. Give --input once per channel, in this order."
         )
+
+
+def check_range(image, preprocess, what):
+    """Raises `DataError` for a picture of more bits than the run or data set has; notes fewer.
+
+    Only where intensities are divided by the largest of all pictures of that depth, 255 or 65535.
+    """
+    for channel, scheme in enumerate(preprocess["normalization"]):
+        if scheme["scheme"] != "rescale":
+            continue
+        array, high = image.array.reshape(*image.shape, -1)[..., channel], scheme["high"]
+        if array.max() > high:
+            raise DataError(
+                f"the {what} is of pictures from {scheme['low']} to {high}, --input has values up "
+                f"to {array.max()}. Convert it to {8 if high <= 255 else 16} bits."
+            )
+        if high > 255 and array.dtype.itemsize == 1:
+            print(
+                f"note: the {what} is of 16-bit pictures, --input has 8 bits: it is almost black "
+                "beside them. Convert it, if it is of the same kind.",
+                file=sys.stderr,
+            )
+            return
 
 
 def writable(path, endings):

@@ -146,6 +146,7 @@ def find(args, image):
     run = load_run(args.run)
     image = coloured(image, run.channels)
     PREDICT.check_channels(image, run.channels, "run")
+    PREDICT.check_range(image, run.manifest["preprocess"], "run")
     detector = detector_of(run, overlap=args.overlap, tile=args.tile)
     prepared = prepare(image, None, Plan.from_json(run.manifest["preprocess"]))
     back = partial(undo, case=prepared.geometry)
