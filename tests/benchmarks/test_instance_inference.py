@@ -28,7 +28,7 @@ class Perfect:
         from scipy import ndimage
 
         labels = ndimage.label(image[0, ..., 0] > 0)[0]
-        return [separate(instance_map(labels, {n: 1 for n in range(1, labels.max() + 1)}))]
+        return [separate(instance_map(labels, dict.fromkeys(range(1, labels.max() + 1), 1)))]
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_perfect_network_loses_and_doubles_nothing(scene):
     ids, alone, own, tiles, tiled = scene
     rows = count(ids, alone, own, tiled, tiles, 0.8)
     for row in rows.values():
-        assert row[0] == row[1] == row[2] > 50
+        assert row[0] == row[1] == row[2] > 30
         assert row[3:] == [0, 0, "0 (0)"]
     assert rows["at seams"][0] + rows["elsewhere"][0] == len(np.unique(ids)) - 1
 
