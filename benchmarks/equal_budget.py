@@ -2,10 +2,11 @@
 
     python benchmarks/equal_budget.py --data data/hippocampus                  # 20 CPU minutes each
     python benchmarks/equal_budget.py --data data/hippocampus --models unet vnet --cpu-minutes 5
+    python benchmarks/equal_budget.py --data data/hippocampus-slices --models mask_rcnn_hippocampus
 
 Every model is trained as its configs/NAME.yaml says, but for the number of steps, which follows
 from the budget (benchmarks/cpu_budget.py). Scores are of whole cases of the validation fold, from
-tools/evaluate.py.
+tools/evaluate.py; those of a network that finds objects are of the classes that these paint.
 
 Every run is a folder in --out. Repeat the command to go on; what is finished is not done again.
 Without --data nothing is measured.
@@ -35,6 +36,7 @@ MODELS = {  # config -> keys that suit volumes of about 35 x 50 x 35 voxels
     "deeplabv3plus": [],
     "fcn8s": ["data.patch_size=[64,64]"],
 }
+DETECTORS = ("mask_rcnn_hippocampus",)  # on a data set prepared with --instances
 
 
 def main(argv=None):
@@ -56,7 +58,7 @@ def parse_args(argv):
     add = parser.add_argument
     add("--data", metavar="FOLDER", help="prepared with labels")
     add("--out", metavar="FOLDER", type=Path, default=Path("runs/equal-budget"))
-    add("--models", nargs="+", default=list(MODELS), choices=list(MODELS), metavar="NAME")
+    add("--models", nargs="+", default=list(MODELS), choices=[*MODELS, *DETECTORS], metavar="NAME")
     add("--cpu-minutes", type=float, default=20.0, help="of each training (default: 20)")
     add("--fold", type=int, default=0)
     add("--set", metavar="KEY=VALUE", action="append", default=[], help="config key of all runs")
@@ -68,12 +70,13 @@ def measure(args, name):
     kept = args.out / name / "row.json"
     if kept.exists():
         return json.loads(kept.read_text())
-    settings = [*MODELS[name], *args.set, f"data.fold={args.fold}"]
+    settings = [*MODELS.get(name, ()), *args.set, f"data.fold={args.fold}"]
     folder, arguments = args.out / name, ("--model", name, "--data", args.data)
     spent = train_for(args.cpu_minutes, folder, arguments, settings)
     run = folder / "run"
     tool("evaluate.py", "--run", run, "--split", f"fold{args.fold}")
     report = json.loads((run / "evaluation" / f"fold{args.fold}" / "results.json").read_text())
+    report = report.get("semantic", report)  # of what finds objects, the classes that they paint
     row = {
         "model": name,
         "patch": yaml.safe_load((run / "config.yaml").read_text())["data"]["patch_size"],
