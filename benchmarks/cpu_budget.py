@@ -1,7 +1,7 @@
 """Trainings of a given CPU time, for the scripts that compare at equal budgets; measures nothing.
 
-Two short trainings measure what a step costs, and what fits in the budget is done in `EPOCHS`
-epochs. The budget is CPU time of all cores, start-up and validation included, because the time on
+Two short trainings measure what a step costs, the second of them longer until its steps stand out
+of the start-up; what fits in the budget is done in `EPOCHS` epochs. The budget is CPU time of all cores, start-up and validation included, because the time on
 the clock depends on what else a machine does.
 """
 
@@ -44,12 +44,18 @@ def train_for(minutes, folder, arguments, settings):
 
 def cost(folder, arguments, settings):
     """Returns CPU seconds of a step, and of all else: start-up and the validation of all epochs."""
-    short, long = (
-        train(folder / f"pilot{steps}", arguments, settings, 1, steps) for steps in PILOTS
-    )
-    step = max((long - short) / (PILOTS[1] - PILOTS[0]), 1e-3)
+    few, many = PILOTS
+
+    def pilot(steps):
+        return train(folder / f"pilot{steps}", arguments, settings, 1, steps)
+
+    short, long = pilot(few), pilot(many)
+    while long - short < short / 4:  # start-up differs by a few seconds from time to time
+        many *= 4
+        long = pilot(many)
+    step = (long - short) / (many - few)
     validation = VALIDATION_BATCHES * step / 3  # forward is about a third of a step
-    return step, short - PILOTS[0] * step + (EPOCHS - 1) * validation
+    return step, short - few * step + (EPOCHS - 1) * validation
 
 
 def train(run, arguments, settings, epochs, steps):

@@ -9,8 +9,11 @@ from benchmarks.cpu_budget import train_for
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """Arguments of all trainings, each of which takes 10 seconds, and 2 for each step."""
-    calls = []
+    """Arguments of all trainings, each of which takes 10 seconds, and 2 for each step.
+
+    What is set in the second dict changes that: `at`, the steps at which one is stopped; `step`.
+    """
+    calls, changed = [], {}
 
     def tool(name, *arguments):
         settings = dict(a.split("=") for a in arguments if "=" in str(a))
@@ -18,13 +21,12 @@ def trainings(monkeypatch):
         calls.append((arguments, epochs * steps))
         run = arguments[arguments.index("--run") + 1]
         run.mkdir(parents=True)
-        done = epochs - (steps == stopped.get("at"))
+        done = epochs - (steps == changed.get("at"))
         (run / "history.csv").write_text("epoch\n" * (done + 1))
-        return 10.0 + 2 * epochs * steps
+        return 10.0 + changed.get("step", 2) * epochs * steps
 
-    stopped = {}
     monkeypatch.setattr(cpu_budget, "tool", tool)
-    return calls, stopped
+    return calls, changed
 
 
 def test_the_steps_fill_the_budget_beside_start_up_and_validation(trainings, tmp_path):
@@ -41,12 +43,23 @@ def test_the_steps_fill_the_budget_beside_start_up_and_validation(trainings, tmp
     assert len(calls) == 3  # what is finished is not done again
 
 
+def test_fast_steps_are_measured_in_a_longer_training(trainings, tmp_path):
+    calls, changed = trainings
+    changed["step"] = 0.01
+    # 5 steps take 10.05 s, 20 take 10.2, 80 take 10.8 and 320 take 13.2: more than a quarter more.
+    spent = train_for(1, tmp_path, ("--model", "unet"), [])
+    assert [steps for _, steps in calls] == [5, 20, 80, 320, spent.steps]
+    assert spent.step_seconds == pytest.approx(0.01)
+    # 60 s but 10 and 19 * 16 * 0.01 / 3 leave 48.99: 244.9 steps in each of 20 epochs.
+    assert spent.steps == 20 * 245
+
+
 def test_a_training_that_was_stopped_begins_anew(trainings, tmp_path):
-    calls, stopped = trainings
-    stopped["at"] = 10
+    calls, changed = trainings
+    changed["at"] = 10
     with pytest.raises(SystemExit, match="was stopped"):
         train_for(10, tmp_path, ("--model", "unet"), [])
-    del stopped["at"]
+    del changed["at"]
     assert train_for(10, tmp_path, ("--model", "unet"), []).steps == 200
     assert [steps for _, steps in calls] == [5, 20, 200, 200]
 
