@@ -1,8 +1,9 @@
 """Trainings of a given CPU time, for the scripts that compare at equal budgets; measures nothing.
 
 Two short trainings measure what a step costs, the second of them longer until its steps stand out
-of the start-up; what fits in the budget is done in `EPOCHS` epochs. The budget is CPU time of all cores, start-up and validation included, because the time on
-the clock depends on what else a machine does.
+of the start-up; what fits in the budget is done in `EPOCHS` epochs. The budget is CPU time of all
+cores, start-up and validation included, because the time on the clock depends on what else a
+machine does.
 """
 
 import os
