@@ -16,14 +16,18 @@ edge of a tile. Counted are, there and elsewhere:
     true      true objects
     alone     of them those that are found piece by piece
     tiled     of them those that are found in tiles
-    missing   found piece by piece with a score of --sure or more, but in tiles with no score
-    extra     found in tiles with a score of --sure or more, but piece by piece with no score
+    missing   of those found piece by piece with a score of --sure or more, those that are found
+              in tiles with no score
+    extra     of those found in tiles with a score of --sure or more, those that are found piece by
+              piece with no score
+    lost      of those that some tile holds whole and finds with a score of --sure or more, those
+              that are not left when the tiles are merged
     doubled   pairs of objects found in tiles that share more than half of the smaller one; in
               brackets those piece by piece, which are the network's own
 
 A network sees an object otherwise in other surroundings, so a few missing and extra ones are to be
-expected everywhere; what is due to the tiles is what is more frequent at seams. "No score" is
-none of half of --sure or more. Without --run nothing is measured.
+expected everywhere; what is due to the tiles is what is more frequent at seams, and what is lost.
+"No score" is none of half of --sure or more. Without --run nothing is measured.
 """
 
 import argparse
@@ -188,13 +192,10 @@ def seams(args):
     tiled = detector.slices(image)[0]
     whole = load_detector(args, tile=PIECE + 2 * args.surroundings)
     alone, own = piece_by_piece(whole, image, boxes, args.surroundings)
-    rows = count(ids, alone, own, tiled, tiles, args.sure)
+    rows = count(ids, alone, own, tiled, in_tiles(detector, image, tiles), tiles, args.sure)
     print(f"\nMosaic of {args.mosaic} x {args.mosaic} pixels, {len(tiles)} tiles:\n")
-    print(
-        "| objects | true | alone | tiled | missing | extra | doubled |\n|---" * 1
-        + "|---" * 6
-        + "|"
-    )
+    print("| objects | true | alone | tiled | missing | extra | lost | doubled |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, row in rows.items():
         print(f"| {name} | {' | '.join(map(str, row))} |")
 
@@ -211,26 +212,50 @@ def piece_by_piece(detector, image, boxes, surroundings):
     Returns:
         `Detections`, and the boxes of the second ones of the doubled pairs within each piece.
     """
-    shape, parts, doubles = image.shape[1:3], [], []
+    parts, doubles = [], []
     for box in boxes:
         low = np.maximum(box[:2] - surroundings, 0)
-        high = np.minimum(box[2:] + surroundings, shape)
-        found = detector.slices(image[:, low[0] : high[0], low[1] : high[1]])[0]
-        found = found._replace(boxes=found.boxes + np.tile(low, 2).astype(np.float32), shape=shape)
+        high = np.minimum(box[2:] + surroundings, image.shape[1:3])
+        found = look(detector, image, (*low, *high))
         centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
         inside = (centres >= box[:2] - MARGIN) & (centres < box[2:] + MARGIN)
         parts.append(found.take(np.flatnonzero(inside.all(axis=1))))
         doubles.append(doubled(parts[-1]))
-    arrays = ("boxes", "scores", "classes")
-    joined = Detections(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in arrays),
-        [mask for part in parts for mask in part.masks],
-        tuple(shape),
-    )
+    joined = join(parts)
     piece = np.repeat(np.arange(len(parts)), [len(part.scores) for part in parts])
     pairs, iou, _ = compare(joined)
     twice = pairs[(piece[pairs[:, 0]] != piece[pairs[:, 1]]) & (iou > 0.5)][:, 1]
     return joined.take(np.setdiff1d(np.arange(len(piece)), twice)), np.concatenate(doubles)
+
+
+def in_tiles(detector, image, tiles):
+    """Returns what is found in each tile, without merging, and lies whole in it."""
+    parts = []
+    for tile in tiles:
+        found = look(detector, image, tile)
+        low, high = tile[:2] + MARGIN * (tile[:2] > 0), tile[2:].copy()
+        high -= MARGIN * (high < image.shape[1:3])
+        whole = (found.boxes[:, :2] >= low) & (found.boxes[:, 2:] <= high)
+        parts.append(found.take(np.flatnonzero(whole.all(axis=1))))
+    return join(parts)
+
+
+def look(detector, image, window):
+    """Returns what is found in a window `y0, x0, y1, x1` of an image, in pixels of the image."""
+    y0, x0, y1, x1 = (int(n) for n in window)
+    found = detector.slices(image[:, y0:y1, x0:x1])[0]
+    boxes = found.boxes + np.array([y0, x0, y0, x0], np.float32)
+    return found._replace(boxes=boxes, shape=image.shape[1:3])
+
+
+def join(parts):
+    """Returns the `Detections` of a list as one."""
+    arrays = ("boxes", "scores", "classes")
+    return Detections(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in arrays),
+        [mask for part in parts for mask in part.masks],
+        parts[0].shape,
+    )
 
 
 def compare(found):
@@ -260,23 +285,26 @@ def doubled(found):
     return found.boxes[pairs[share > 0.5][:, 1]]
 
 
-def count(ids, alone, own, tiled, tiles, sure):
+def count(ids, alone, own, tiled, whole, tiles, sure):
     """Returns the numbers of the table: dict of "at seams" and "elsewhere"."""
     number = int(ids.max())
     sizes = np.bincount(ids.ravel(), minlength=number + 1)[1:]
-    true = boxes_of(ids, number)
-    at = {name: at_seam(boxes, tiles, ids.shape) for name, boxes in (("true", true), ("own", own))}
-    at["twice"] = at_seam(doubled(tiled), tiles, ids.shape)
-    hits = {name: found_objects(ids, number, one) for name, one in (("a", alone), ("t", tiled))}
-    lost, gained = without_partner(alone, tiled, sure), without_partner(tiled, alone, sure)
-    at["lost"], at["gained"] = (at_seam(boxes, tiles, ids.shape) for boxes in (lost, gained))
+    hits = [found_objects(ids, number, one) for one in (alone, tiled)]
+    near = at_seam(boxes_of(ids, number), tiles, ids.shape)
+    twice, own_twice = (at_seam(boxes, tiles, ids.shape) for boxes in (doubled(tiled), own))
+    compared = [
+        without_partner(one, other, sure)
+        for one, other in ((alone, tiled), (tiled, alone), (whole, tiled))
+    ]
     rows = {}
     for name, wanted in (("at seams", True), ("elsewhere", False)):
-        here = (at["true"] == wanted) & (sizes > 0)
-        twice, own_twice = ((at[key] == wanted).sum() for key in ("twice", "own"))
-        lost, gained = ((at[key] == wanted).sum() for key in ("lost", "gained"))
-        found = [int((hits[key] & here).sum()) for key in "at"]
-        rows[name] = [int(here.sum()), *found, lost, gained, f"{twice} ({own_twice})"]
+        here = (near == wanted) & (sizes > 0)
+        row = [int(here.sum()), *(int((hit & here).sum()) for hit in hits)]
+        for boxes, without in compared:
+            there = at_seam(boxes, tiles, ids.shape) == wanted
+            row.append(f"{(there & without).sum()} of {there.sum()}")
+        row.append(f"{(twice == wanted).sum()} ({(own_twice == wanted).sum()})")
+        rows[name] = row
     return rows
 
 
@@ -309,15 +337,18 @@ def found_objects(ids, number, found):
 
 
 def without_partner(found, other, sure):
-    """Returns the boxes of what is found for sure and has no partner among half as sure ones."""
+    """Returns the boxes of what is found for sure, and which have no partner.
+
+    A partner is one that is half as sure.
+    """
     painted = paint(found, min_score=sure)
     other = other.take(np.flatnonzero(other.scores >= sure / 2))
     nothing = np.zeros(len(painted.scores), bool)
     corners = bounds(other.boxes, other.shape)[:, :2]
     overlaps = mask_overlaps(painted.labels, corners, other.masks, nothing)
-    alone = ~nothing
-    alone[overlaps.pairs[matches(overlaps), 0]] = False
-    return boxes_of(painted.labels, len(alone))[alone]
+    without = ~nothing
+    without[overlaps.pairs[matches(overlaps), 0]] = False
+    return boxes_of(painted.labels, len(without)), without
 
 
 if __name__ == "__main__":

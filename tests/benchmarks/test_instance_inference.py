@@ -1,9 +1,12 @@
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
 from benchmarks import instance_inference
 from benchmarks.instance_inference import Piece
 from benchmarks.instance_inference import count
+from benchmarks.instance_inference import in_tiles
 from benchmarks.instance_inference import mosaic
 from benchmarks.instance_inference import piece_by_piece
 from segkit.inference.detections import instance_map
@@ -21,6 +24,17 @@ def piece(seed):
     return Piece(ids[..., None].astype(np.float32), ids)
 
 
+class Scene(NamedTuple):
+    """What `count` takes."""
+
+    ids: np.ndarray
+    alone: object
+    own: np.ndarray
+    tiled: object
+    whole: object
+    tiles: np.ndarray
+
+
 class Perfect:
     """Finds each connected part of a picture."""
 
@@ -31,12 +45,13 @@ class Perfect:
         return [separate(instance_map(labels, dict.fromkeys(range(1, labels.max() + 1), 1)))]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def scene():
     image, ids, boxes = mosaic([piece(0), piece(1)], 512, 100)
     tiles = tile_rectangles((512, 512), (256, 256), 128)
     alone, own = piece_by_piece(Perfect(), image, boxes, 32)
-    return ids, alone, own, tiles, Perfect().slices(image)[0]
+    whole = in_tiles(Perfect(), image, tiles)
+    return Scene(ids, alone, own, Perfect().slices(image)[0], whole, tiles)
 
 
 def test_the_borders_of_pieces_lie_where_they_should():
@@ -55,28 +70,37 @@ def test_the_borders_of_pieces_lie_where_they_should():
 
 
 def test_a_perfect_network_loses_and_doubles_nothing(scene):
-    ids, alone, own, tiles, tiled = scene
-    rows = count(ids, alone, own, tiled, tiles, 0.8)
-    for row in rows.values():
-        assert row[0] == row[1] == row[2] > 30
-        assert row[3:] == [0, 0, "0 (0)"]
-    assert rows["at seams"][0] + rows["elsewhere"][0] == len(np.unique(ids)) - 1
+    rows = count(*scene, 0.8)
+    for true, alone, tiled, *others in rows.values():
+        assert true == alone == tiled > 30
+        assert others == [f"0 of {true}"] * 3 + ["0 (0)"]
+    assert rows["at seams"][0] + rows["elsewhere"][0] == len(np.unique(scene.ids)) - 1
 
 
 def test_what_is_lost_and_doubled_is_counted_where_it_lies(scene):
-    ids, alone, own, tiles, tiled = scene
-    before = count(ids, alone, own, tiled, tiles, 0.8)
-    near = instance_inference.at_seam(tiled.boxes, tiles, ids.shape)
+    before = count(*scene, 0.8)
+    near = instance_inference.at_seam(scene.tiled.boxes, scene.tiles, scene.ids.shape)
     at, off = np.flatnonzero(near), np.flatnonzero(~near)
     chosen = np.setdiff1d(np.arange(len(near)), at[:2])  # two at seams are lost
-    rows = count(ids, alone, own, tiled.take([*chosen, off[0]]), tiles, 0.8)  # another is doubled
+    tiled = scene.tiled.take([*chosen, off[0]])  # another is doubled
+    rows = count(*scene._replace(tiled=tiled), 0.8)
     true = before["at seams"][0]
-    assert rows["at seams"] == [true, true, true - 2, 2, 0, "0 (0)"]
+    few = [f"2 of {true}", f"0 of {true - 2}", f"2 of {true}", "0 (0)"]
+    assert rows["at seams"] == [true, true, true - 2, *few]
     true = before["elsewhere"][0]
-    assert rows["elsewhere"] == [true, true, true, 0, 0, "1 (0)"]
-    fewer = alone.take(np.setdiff1d(np.arange(len(alone.scores)), [0]))  # found in tiles alone
-    rows = count(ids, fewer, own, tiled, tiles, 0.8)
-    assert sum(row[4] for row in rows.values()) == 1
+    assert rows["elsewhere"] == [true, true, true, *[f"0 of {true}"] * 3, "1 (0)"]
+    fewer = scene.alone.take(np.arange(1, len(scene.alone.scores)))  # one in tiles alone
+    rows = count(*scene._replace(alone=fewer), 0.8)
+    assert sorted(row[4].split()[0] for row in rows.values()) == ["0", "1"]
+
+
+def test_of_a_tile_only_what_lies_whole_in_it_is_taken():
+    image = np.zeros((1, 64, 96, 1), np.float32)
+    for x in (20, 29, 60):  # the second is cut by the edge of a tile at x = 32
+        image[0, 10:20, x : x + 5] = 1
+    tiles = np.array([[0, 0, 64, 32], [0, 32, 64, 96]])
+    found = in_tiles(Perfect(), image, tiles)
+    assert found.boxes.tolist() == [[10, 20, 20, 25], [10, 60, 20, 65]]
 
 
 def test_objects_near_the_edges_of_tiles_are_at_seams():
