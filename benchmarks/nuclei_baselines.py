@@ -148,12 +148,14 @@ def write(args, rows):
 
 
 def shown(scores, key):
-    """Returns a score with its interval as text."""
+    """Returns a score as text, with its interval if there are several images."""
     if key not in scores:
         raise SystemExit(f"a report has no {key}. Evaluate the run again.")
     if scores[key] is None:
         return ""
     low, high = scores[f"{key}_interval"]
+    if low is None:
+        return f"{scores[key]:.3f}"
     return f"{scores[key]:.3f} ({low:.3f}-{high:.3f})"
 
 

@@ -40,7 +40,8 @@ def test_what_is_to_be_predicted_has_no_ids(nuclei, tmp_path):
 def scores(value):
     columns = nuclei_baselines.COLUMNS
     row = dict.fromkeys(columns, value) | {f"{key}_interval": [0.1, 0.9] for key in columns}
-    return {"all": {"cases": 4, "mean": row}, "stained": {"cases": 1, "mean": row}}
+    alone = row | {f"{key}_interval": [None, None] for key in columns} | {"pq": None}
+    return {"all": {"cases": 4, "mean": row}, "stained": {"cases": 1, "mean": alone}}
 
 
 def test_each_kind_of_image_has_a_table(tmp_path):
@@ -51,9 +52,10 @@ def test_each_kind_of_image_has_a_table(tmp_path):
     lines = (tmp_path / "results.md").read_text().splitlines()
     titles = [line for line in lines if line.endswith(" images")]
     assert titles == ["all, 4 images", "stained, 1 images"]
-    table = [line for line in lines if line.startswith("| StarDist | 2.0 min | 30 | 0.750 (0.100-")]
-    assert len(table) == 2
-    assert sum(line.startswith("| Mask R-CNN |  |  | 0.500 (") for line in lines) == 2
+    first, second = (line for line in lines if line.startswith("| StarDist | 2.0 min | 30 | "))
+    assert first.split(" | ")[3:6] == ["0.750 (0.100-0.900)"] * 3
+    assert second.split(" | ")[3:8] == ["0.750", "0.750", "0.750", "0.750", ""]
+    assert sum(line.startswith("| Mask R-CNN |  |  | 0.500") for line in lines) == 2
 
 
 def test_a_report_of_an_older_version_is_refused(tmp_path):
