@@ -2,11 +2,11 @@
 
     python benchmarks/equal_budget.py --data data/hippocampus                  # 20 CPU minutes each
     python benchmarks/equal_budget.py --data data/hippocampus --models unet vnet --cpu-minutes 5
+    python benchmarks/equal_budget.py --data data/hippocampus-slices --models mask_rcnn_hippocampus
 
-Every model is trained as its configs/NAME.yaml says, but for the number of steps: two short
-trainings measure what a step costs, and what fits in the budget is done in 20 epochs. The budget
-is CPU time of all cores, start-up and validation included, because the time on the clock depends on
-what else a machine does. Scores are of whole cases of the validation fold, from tools/evaluate.py.
+Every model is trained as its configs/NAME.yaml says, but for the number of steps, which follows
+from the budget (benchmarks/cpu_budget.py). Scores are of whole cases of the validation fold, from
+tools/evaluate.py; those of a network that finds objects are of the classes that these paint.
 
 Every run is a folder in --out. Repeat the command to go on; what is finished is not done again.
 Without --data nothing is measured.
@@ -14,16 +14,16 @@ Without --data nothing is measured.
 
 import argparse
 import json
-import os
-import resource
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.cpu_budget import tool
+from benchmarks.cpu_budget import train_for
+
 MODELS = {  # config -> keys that suit volumes of about 35 x 50 x 35 voxels
     "unet3d": [],
     "plain_unet": [],
@@ -36,9 +36,7 @@ MODELS = {  # config -> keys that suit volumes of about 35 x 50 x 35 voxels
     "deeplabv3plus": [],
     "fcn8s": ["data.patch_size=[64,64]"],
 }
-EPOCHS = 20
-PILOTS = (5, 20)  # steps
-VALIDATION_BATCHES = 16
+DETECTORS = ("mask_rcnn_hippocampus",)  # on a data set prepared with --instances
 
 
 def main(argv=None):
@@ -60,7 +58,7 @@ def parse_args(argv):
     add = parser.add_argument
     add("--data", metavar="FOLDER", help="prepared with labels")
     add("--out", metavar="FOLDER", type=Path, default=Path("runs/equal-budget"))
-    add("--models", nargs="+", default=list(MODELS), choices=list(MODELS), metavar="NAME")
+    add("--models", nargs="+", default=list(MODELS), choices=[*MODELS, *DETECTORS], metavar="NAME")
     add("--cpu-minutes", type=float, default=20.0, help="of each training (default: 20)")
     add("--fold", type=int, default=0)
     add("--set", metavar="KEY=VALUE", action="append", default=[], help="config key of all runs")
@@ -72,20 +70,20 @@ def measure(args, name):
     kept = args.out / name / "row.json"
     if kept.exists():
         return json.loads(kept.read_text())
-    step, rest = cost(args, name)
-    left = 60 * args.cpu_minutes - rest
-    per_epoch = max(1, round(left / (EPOCHS * step)))
-    run = args.out / name / "run"
-    seconds = train(args, name, run, EPOCHS, per_epoch)
-    call("evaluate.py", "--run", run, "--split", f"fold{args.fold}")
+    settings = [*MODELS.get(name, ()), *args.set, f"data.fold={args.fold}"]
+    folder, arguments = args.out / name, ("--model", name, "--data", args.data)
+    spent = train_for(args.cpu_minutes, folder, arguments, settings)
+    run = folder / "run"
+    tool("evaluate.py", "--run", run, "--split", f"fold{args.fold}")
     report = json.loads((run / "evaluation" / f"fold{args.fold}" / "results.json").read_text())
+    report = report.get("semantic", report)  # of what finds objects, the classes that they paint
     row = {
         "model": name,
         "patch": yaml.safe_load((run / "config.yaml").read_text())["data"]["patch_size"],
         "parameters": parameters(run),
-        "steps": EPOCHS * per_epoch,
-        "step_cpu_seconds": step,
-        "cpu_minutes": seconds / 60,
+        "steps": spent.steps,
+        "step_cpu_seconds": spent.step_seconds,
+        "cpu_minutes": spent.seconds / 60,
         "dice": report["mean_foreground_dice"],
         "interval": report["mean_foreground_dice_interval"],
     }
@@ -93,51 +91,7 @@ def measure(args, name):
     return row
 
 
-def cost(args, name):
-    """Returns CPU seconds of a step, and of all else: start-up and the validation of all epochs."""
-    short, long = (
-        train(args, name, args.out / name / f"pilot{steps}", 1, steps) for steps in PILOTS
-    )
-    step = max((long - short) / (PILOTS[1] - PILOTS[0]), 1e-3)
-    validation = VALIDATION_BATCHES * step / 3  # forward is about a third of a step
-    return step, short - PILOTS[0] * step + (EPOCHS - 1) * validation
-
-
-def train(args, name, folder, epochs, steps):
-    """Trains and returns the CPU seconds that it took; a training that was cut off begins anew."""
-    spent, settings = folder.parent / f"{folder.name}.seconds", [*MODELS[name], *args.set]
-    if spent.exists():
-        return float(spent.read_text())
-    settings += [
-        f"train.epochs={epochs}",
-        f"train.steps_per_epoch={steps}",
-        f"train.validation_batches={VALIDATION_BATCHES}",
-        f"data.fold={args.fold}",
-    ]
-    shutil.rmtree(folder, ignore_errors=True)
-    options = [part for text in settings for part in ("--set", text)]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    call("train.py", "--model", name, "--data", args.data, "--run", folder, "--no-evaluate",
-         *options)  # fmt: skip
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    if len((folder / "history.csv").read_text().splitlines()) <= epochs:  # it was asked to stop
-        raise SystemExit(f"{folder} was stopped. Repeat the command to begin it anew.")
-    spent.write_text(f"{seconds:.1f}")
-    return seconds
-
-
-def call(tool, *arguments):
-    print(f"== {tool} {' '.join(map(str, arguments[:6]))}", flush=True)
-    command = [sys.executable, ROOT / "tools" / tool, *map(str, arguments)]
-    # The package beside this script, also where another copy is installed.
-    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
-    if result.returncode:
-        raise SystemExit(f"{tool} failed. Repeat the command to go on.")
-
-
 def parameters(run):
-    sys.path.insert(0, str(ROOT))
     from segkit.training.run import load_run
 
     return load_run(run).model.count_params()

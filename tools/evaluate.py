@@ -64,9 +64,7 @@ def parse_args(argv):
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--run", metavar="FOLDER", help="run folder of tools/train.py")
+    add, which = parser.add_argument, parser.add_mutually_exclusive_group(required=True)
     which.add_argument(
         "--method", metavar="NAME", help=f"a method without training: {', '.join(METHODS)}"
     )
@@ -77,19 +75,7 @@ def parse_args(argv):
         metavar="KEY=VALUE",
         help="option of the method, see docs/classical.md; may be repeated",
     )
-    add("--data", metavar="FOLDER", help="prepared data set (default: the run's own)")
-    add(
-        "--split",
-        default="val",
-        help="val (the run's validation fold; of a method fold0), test, fold0, fold1, ...",
-    )
-    add("--fold", dest="split", type="fold{}".format, metavar="N", help="short for --split foldN")
-    add(
-        "--out",
-        metavar="FOLDER",
-        help="of a method: where the report goes (default: runs/METHOD-DATA)",
-    )
-    add("--overlap", type=float, help="share of a tile covered again (default: the run's)")
+    add_arguments(parser, which, "a method", "METHOD")
     add(
         "--mirror",
         action=argparse.BooleanOptionalAction,
@@ -100,8 +86,34 @@ def parse_args(argv):
         metavar="CLASS",
         help="class that separates objects: score the segments that it leaves, too",
     )
-    add("--devices", choices=("auto", "cpu", "gpu"), help="default: auto")
     return of_run(parser, argv)
+
+
+def add_arguments(parser, which, other, name):
+    """Adds what the scoring of masks and of objects have in common.
+
+    Args:
+        parser: `argparse.ArgumentParser`.
+        which: Its group of --run and of what can stand in its place.
+        other: What that is, in words.
+        name: What it is called in the name of the folder of its report.
+    """
+    add = parser.add_argument
+    which.add_argument("--run", metavar="FOLDER", help="run folder of tools/train.py")
+    add("--data", metavar="FOLDER", help="prepared data set (default: the run's own)")
+    add(
+        "--split",
+        default="val",
+        help=f"val (the run's validation fold; of {other} fold0), test, fold0, fold1, ...",
+    )
+    add("--fold", dest="split", type="fold{}".format, metavar="N", help="short for --split foldN")
+    add(
+        "--out",
+        metavar="FOLDER",
+        help=f"of {other}: where the report goes (default: runs/{name}-DATA)",
+    )
+    add("--overlap", type=float, help="share of a tile covered again (default: the run's)")
+    add("--devices", choices=("auto", "cpu", "gpu"), help="default: auto")
 
 
 def main(argv=None):
@@ -146,7 +158,9 @@ def run_job(args):
     run = load_run(args.run)
     data = Path(args.data or run.config.data.path)
     predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
-    manifest = matching_manifest(data, run, predictor)
+    table = {"covariates": predictor.num_covariates, "targets": predictor.num_case_classes}
+    used = [key for key, number in table.items() if number]
+    manifest = matching_manifest(data, run, used)
     return Job(
         header={"run": run.folder.name},
         data=data,
@@ -240,13 +254,17 @@ def with_method(name, options, num_classes, normalization):
     return segment
 
 
-def matching_manifest(data, run, predictor):
-    """Returns the data set's manifest after checking that the run was trained for such data."""
+def matching_manifest(data, run, used=()):
+    """Returns the data set's manifest after checking that the run was trained for such data.
+
+    Args:
+        data: `pathlib.Path` of the data set.
+        run: The loaded run.
+        used: What of the manifest the run takes besides images and labels.
+    """
     from data_prep.manifest import load_manifest
 
     manifest = load_manifest(data)
-    table = {"covariates": predictor.num_covariates, "targets": predictor.num_case_classes}
-    used = [key for key, number in table.items() if number]
     for key in ("channels", "classes", "preprocess", *used):
         if manifest.get(key) != run.manifest[key]:
             raise DataError(

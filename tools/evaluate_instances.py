@@ -4,11 +4,13 @@ import argparse
 import contextlib
 import json
 import os
+import runpy
 import shutil
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +22,7 @@ from segkit.errors import exit_code
 from segkit.errors import nearest
 from segkit.errors import writing
 
+EVALUATE = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("evaluate.py"))))
 EXAMPLES = """examples:
   python tools/evaluate_instances.py --run runs/MY_MASK_RCNN
   python tools/evaluate_instances.py --run runs/MY_MASK_RCNN --split test --min-score 0.7 --save
@@ -61,22 +64,9 @@ def parse_args(argv):
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--run", metavar="FOLDER", help="run folder of tools/train.py")
+    add, which = parser.add_argument, parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--maps", metavar="FOLDER", help="maps of ids that another program made")
-    add("--data", metavar="FOLDER", help="prepared data set (default: the run's own)")
-    add(
-        "--split",
-        default="val",
-        help="val (the run's validation fold; of maps fold0), test, fold0, fold1, ...",
-    )
-    add("--fold", dest="split", type="fold{}".format, metavar="N", help="short for --split foldN")
-    add(
-        "--out",
-        metavar="FOLDER",
-        help="of maps: where the report goes (default: runs/MAPS-DATA)",
-    )
+    EVALUATE.add_arguments(parser, which, "maps", "MAPS")
     add(
         "--min-score",
         type=float,
@@ -94,14 +84,12 @@ def parse_args(argv):
         "of them apart (default: 1)",
     )
     add("--save", action="store_true", help="keep the maps of what was found")
-    add("--overlap", type=float, help="share of a tile covered again (default: the run's)")
     add(
         "--tile",
         type=int,
         metavar="PIXELS",
         help="side of the tiles that larger images are cut into (default: the run's patch)",
     )
-    add("--devices", choices=("auto", "cpu", "gpu"), help="default: auto")
     return parser.parse_args(argv)
 
 
@@ -135,7 +123,7 @@ def run_job(args):
         make_strategy(f"{args.devices}:1")
     run = load_run(args.run)
     data = Path(args.data or run.config.data.path)
-    manifest = matching_manifest(data, run)
+    manifest = EVALUATE.matching_manifest(data, run)
     split = f"fold{run.config.data.fold}" if args.split == "val" else args.split
     header = {"run": run.folder.name, "model": run.config.model.name}
     if finds_objects(args.run):
@@ -230,20 +218,6 @@ def maps_job(args):
     folder = Path(args.out or Path("runs") / name) / "evaluation" / split
     header = {"method": f"maps of {maps.resolve().name}"}
     return Job(header, data, manifest, split, find, args.min_score, folder)
-
-
-def matching_manifest(data, run):
-    """Returns the data set's manifest after checking that the run was trained for such data."""
-    from data_prep.manifest import load_manifest
-
-    manifest = load_manifest(data)
-    for key in ("channels", "classes", "preprocess"):
-        if manifest.get(key) != run.manifest[key]:
-            raise DataError(
-                f"{data} was prepared otherwise than the run's data: {key!r} differs. Prepare it "
-                "with the run's data set's options, or leave out --data."
-            )
-    return manifest
 
 
 def outputs_of(job):

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from data_prep.inputs import check_channels
+from data_prep.inputs import check_range
 from segkit import __version__
 from segkit.classical import METHODS
 from segkit.classical import count_classes
@@ -43,8 +45,7 @@ def parse_args(argv):
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
-    which = parser.add_mutually_exclusive_group(required=True)
+    add, which = parser.add_argument, parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--run", metavar="FOLDER", help="run folder of tools/train.py")
     which.add_argument(
         "--method", metavar="NAME", help=f"a method without training: {', '.join(METHODS)}"
@@ -62,13 +63,7 @@ def parse_args(argv):
         help="of a method: prepared data set that gives the classes, and as which the input is "
         "prepared (default: the input as it is)",
     )
-    add(
-        "--input",
-        required=True,
-        action="append",
-        metavar="PATH",
-        help="NIfTI file, folder of one DICOM series, or image; once per channel, in order",
-    )
+    add_arguments(parser)
     add(
         "--missing",
         action="append",
@@ -82,20 +77,32 @@ def parse_args(argv):
         help="what a network with covariates takes: age=63,sex=F, or a CSV file with one row",
     )
     add("--output", required=True, metavar="FILE", help="mask to write: .nii.gz, .nii or .png")
-    add("--series", metavar="N|UID", help="which DICOM series, where --input holds several")
     add(
         "--probabilities",
         metavar="FILE",
         help="also write a probability per class or region: .nii.gz, .nii",
     )
-    add("--overlap", type=float, help="share of a tile covered again (default: the run's)")
     add(
         "--mirror",
         action=argparse.BooleanOptionalAction,
         help="average over all flips (default: the run's)",
     )
-    add("--devices", choices=("auto", "cpu", "gpu"), help="default: auto")
     return of_run(parser, argv)
+
+
+def add_arguments(parser):
+    """Adds what the prediction of masks and of objects have in common."""
+    add = parser.add_argument
+    add(
+        "--input",
+        required=True,
+        action="append",
+        metavar="PATH",
+        help="NIfTI file, folder of one DICOM series, or image; once per channel, in order",
+    )
+    add("--series", metavar="N|UID", help="which DICOM series, where --input holds several")
+    add("--overlap", type=float, help="share of a tile covered again (default: the run's)")
+    add("--devices", choices=("auto", "cpu", "gpu"), help="default: auto")
 
 
 def main(argv=None):
@@ -119,7 +126,8 @@ def predict(args):
         raise DataError(f"a PNG holds one slice, the input has {image.shape[0]}. Write .nii.gz.")
     found = segment(image)
     report = describe(found, image.notes)
-    sidecar = output.with_name(f"{stem(output)}.json")
+    ending = next(e for e in ENDINGS if output.name.lower().endswith(e))
+    sidecar = output.with_name(f"{output.name[: -len(ending)]}.json")
     try:
         write_mask(output, found.mask, found.classes)
         if found.probabilities is not None:
@@ -161,7 +169,7 @@ def by_network(args):
         if args.devices in ("cpu", "gpu"):  # else TensorFlow's own choice, the first GPU if any
             make_strategy(f"{args.devices}:1")
         run = load_run(args.run)
-        check_channels(image, run.channels, "run")
+        check_input(image, run.channels, run.manifest["preprocess"], "run")
         predictor = predictor_of(run, overlap=args.overlap, mirror=args.mirror)
         covariates = read_covariates(args.covariates, predictor, run.manifest)
         about = {"missing_channels": args.missing} if args.missing else {}
@@ -216,7 +224,7 @@ def like_data(args, options, source):
     plan = Plan.from_json(manifest["preprocess"])
 
     def segment(image):
-        check_channels(image, manifest["channels"], "data set")
+        check_input(image, manifest["channels"], manifest["preprocess"], "data set")
         prepared = prepare(image, None, plan)
         case, seen = prepared.geometry, (plan.normalization, len(classes))
         labels = segment_prepared(prepared.image, case, *seen, args.method, options)
@@ -232,13 +240,11 @@ def refuse(args, flag, **defaults):
             raise ConfigError(f"--{name} goes with {flag}. Leave it out.")
 
 
-def check_channels(image, channels, what):
-    """Raises `DataError` if the input has another number of channels than the run or data set."""
-    if image.num_channels != len(channels):
-        raise DataError(
-            f"the {what} takes {len(channels)} channel(s) ({', '.join(channels)}), --input has "
-            f"{image.num_channels}. Give --input once per channel, in this order."
-        )
+def check_input(image, channels, preprocess, what):
+    """Refuses what the run or data set cannot take, and prints what is doubtful."""
+    check_channels(image, channels, what)
+    for note in check_range(image, preprocess, what):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def writable(path, endings):
@@ -253,12 +259,6 @@ def writable(path, endings):
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}.") from None
     return path
-
-
-def stem(path):
-    """Returns the file name without `.nii.gz`, `.nii` or `.png`."""
-    ending = next(e for e in ENDINGS if path.name.lower().endswith(e))
-    return path.name[: -len(ending)]
 
 
 def with_missing(paths, missing, run):

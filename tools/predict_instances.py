@@ -37,20 +37,13 @@ def parse_args(argv):
     )
     add = parser.add_argument
     add("--run", required=True, metavar="FOLDER", help="run folder of tools/train.py")
-    add(
-        "--input",
-        required=True,
-        action="append",
-        metavar="PATH",
-        help="NIfTI file, folder of one DICOM series, or image; once per channel, in order",
-    )
+    PREDICT.add_arguments(parser)
     add(
         "--output",
         required=True,
         metavar="FILE",
         help="map of ids to write: .png (a picture), .tif, .nii.gz or .nii",
     )
-    add("--series", metavar="N|UID", help="which DICOM series, where --input holds several")
     add(
         "--min-score",
         type=float,
@@ -59,14 +52,12 @@ def parse_args(argv):
     )
     add("--coco", metavar="FILE", help="also write the objects of a picture as COCO JSON")
     add("--overlay", metavar="FILE", help="also draw them on the image, or on a slice: .png")
-    add("--overlap", type=float, help="share of a tile covered again (default: the run's)")
     add(
         "--tile",
         type=int,
         metavar="PIXELS",
         help="side of the tiles that larger images are cut into (default: the run's patch)",
     )
-    add("--devices", choices=("auto", "cpu", "gpu"), help="default: auto")
     return parser.parse_args(argv)
 
 
@@ -154,7 +145,7 @@ def find(args, image):
         make_strategy(f"{args.devices}:1")
     run = load_run(args.run)
     image = coloured(image, run.channels)
-    PREDICT.check_channels(image, run.channels, "run")
+    PREDICT.check_input(image, run.channels, run.manifest["preprocess"], "run")
     detector = detector_of(run, overlap=args.overlap, tile=args.tile)
     prepared = prepare(image, None, Plan.from_json(run.manifest["preprocess"]))
     back = partial(undo, case=prepared.geometry)

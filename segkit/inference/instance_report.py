@@ -11,6 +11,7 @@ COLUMNS = (
     ("mask_ap50", "AP50"),
     ("box_ap", "box AP"),
     ("dsb2018", "DSB2018"),
+    ("dsb2018_50", "at 0.5"),
     ("pq", "PQ"),
     ("sq", "SQ"),
     ("dq", "DQ"),

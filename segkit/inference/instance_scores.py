@@ -17,6 +17,7 @@ from segkit.metrics.instances.aggregated_jaccard import aji_parts
 from segkit.metrics.instances.froc import froc_hits
 from segkit.metrics.instances.matching import count_matches
 from segkit.metrics.instances.matching import dsb_score
+from segkit.metrics.instances.matching import hit_shares
 from segkit.metrics.instances.overlaps import map_overlaps
 from segkit.metrics.instances.overlaps import mask_overlaps
 from segkit.metrics.instances.panoptic import panoptic_parts
@@ -115,6 +116,7 @@ def class_values(counted):
     pq, sq, dq = panoptic_quality(counted.panoptic)
     return {
         "dsb2018": float(dsb_score(counted.matches)),
+        "dsb2018_50": float(hit_shares(counted.matches)[0]),
         "pq": float(pq),
         "sq": float(sq),
         "dq": float(dq),

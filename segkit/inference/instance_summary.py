@@ -9,12 +9,14 @@ from segkit.metrics.instances.coco import AveragePrecision
 from segkit.metrics.instances.froc import RATES
 from segkit.metrics.instances.froc import Froc
 from segkit.metrics.instances.matching import dsb_score
+from segkit.metrics.instances.matching import hit_shares
 from segkit.metrics.instances.panoptic import panoptic_quality
 
 PRECISIONS = ("ap", "ap50", "ap75")
 SCORES = (
     *(f"{kind}_{name}" for kind in ("mask", "box") for name in PRECISIONS),
     "dsb2018",
+    "dsb2018_50",
     "pq",
     "sq",
     "dq",
@@ -26,7 +28,8 @@ SCORES = (
 ALL = "all"
 POLICY = (
     "mask_ap, box_ap: COCO average precision by pycocotools, over IoU 0.50 to 0.95 or at one; all "
-    "detections count unless max_detections says otherwise. dsb2018 and aji: means over cases. "
+    "detections count unless max_detections says otherwise. dsb2018, dsb2018_50 (at IoU 0.5 alone) "
+    "and aji: means over cases. "
     "pq = sq * dq: from sums over cases, at IoU 0.5. froc: mean share of objects found at 1/8 to 8 "
     "false positives per case. count_error: mean of |predicted - true| objects per case; "
     "count_bias: mean of predicted - true. What is undefined without objects is left out of the "
@@ -78,6 +81,7 @@ class _Scorer:
 
         self.num_cases, self.num_classes = len(cases), num_classes
         self._dsb = dsb_score(stack("matches"))
+        self._dsb_50 = hit_shares(stack("matches"))[..., 0]
         self._panoptic = stack("panoptic")
         self._aji = aggregated_jaccard(stack("aji"))
         self._surplus = stack("predictions") - stack("truths")
@@ -102,6 +106,7 @@ class _Scorer:
         """Returns dict of `SCORES`, shape `(classes,)` each; those of boxes where they exist."""
         pq, sq, dq = panoptic_quality(np.tensordot(weights, self._panoptic, axes=1))
         found = {"dsb2018": _mean(self._dsb, weights), "pq": pq, "sq": sq, "dq": dq}
+        found["dsb2018_50"] = _mean(self._dsb_50, weights)
         found |= {"aji": _mean(self._aji, weights), "froc": self.curves(weights).mean(axis=1)}
         found["count_error"] = _mean(np.abs(self._surplus), weights)
         found["count_bias"] = _mean(self._surplus, weights)

@@ -15,6 +15,8 @@ class FiLM(keras.layers.Layer):
         called gamma.
     """
 
+    kernel_input = 1  # of the two inputs, for the count of multiply-adds
+
     def build(self, input_shape):
         """Creates `kernel` and `bias`, which give `gamma` and `beta` of all channels."""
         features, vector = input_shape

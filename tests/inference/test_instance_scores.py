@@ -57,6 +57,7 @@ def test_a_case_is_scored_by_class_as_by_hand():
     assert nucleus["dsb2018"] == nucleus["pq"] == nucleus["aji"] == 1
     # IoU 36/48 = 0.75, and 1; one extra. Up to 0.70 2 hits of 3, from 0.75 on 1 of 1 + 2 + 1.
     assert cell["dsb2018"] == pytest.approx((5 * 2 / 3 + 5 * 1 / 4) / 10)
+    assert cell["dsb2018_50"] == pytest.approx(2 / 3)
     assert cell["pq"] == pytest.approx(1.75 / 2.5)
     assert cell["sq"] == pytest.approx(1.75 / 2)
     assert cell["dq"] == pytest.approx(2 / 2.5)
@@ -162,6 +163,7 @@ def test_the_summary_holds_means_over_cases_by_class_and_group():
     cell, nucleus = report["groups"]["all"]["classes"]
     fair = (5 * 2 / 3 + 5 * 1 / 4) / 10
     assert cell["dsb2018"] == pytest.approx((1 + fair + 0) / 3)  # the empty case has no score
+    assert cell["dsb2018_50"] == pytest.approx((1 + 2 / 3 + 0) / 3)
     assert nucleus["dsb2018"] == pytest.approx((1 + 1 + 0) / 3)
     assert report["groups"]["all"]["mean"]["dsb2018"] == pytest.approx(((2 + 1 + fair) / 3) / 2)
     # Sums over cases: IoU 2 + 1.75; TP 2 + 2, FP 1, FN 2.

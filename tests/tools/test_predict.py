@@ -111,6 +111,27 @@ def test_a_photograph_gives_a_png_of_source_values(photo_run, tmp_path, capsys):
     assert "unknown" in capsys.readouterr().out
 
 
+def test_a_picture_of_more_bits_is_refused_and_one_of_fewer_noted(
+    photo_run, tmp_path, mistake, capsys
+):
+    picture, output = tmp_path / "picture.png", tmp_path / "mask.png"
+    arguments = ["--input", picture, "--output", output]
+    Image.fromarray(np.full((8, 8), 60000, np.uint16)).save(picture)
+    line = mistake(main, "--run", photo_run, *arguments)
+    assert "from 0 to 255, --input has values up to 60000. Convert it to 8 bits" in line
+    assert not output.exists()
+    deep = tmp_path / "deep"
+    shutil.copytree(photo_run, deep)
+    text = (deep / "dataset.json").read_text()
+    assert text.count("255") == 2  # the value of the class, and the largest intensity
+    (deep / "dataset.json").write_text("65535".join(text.rsplit("255", 1)))
+    assert main(["--run", str(deep), *map(str, arguments)]) == 0
+    assert "8 bits" not in capsys.readouterr().err
+    Image.fromarray(np.full((8, 8), 200, np.uint8)).save(picture)
+    assert main(["--run", str(deep), *map(str, arguments)]) == 0
+    assert "the run is of 16-bit pictures, --input has 8 bits" in capsys.readouterr().err
+
+
 def test_the_reader_s_notes_are_shown_and_kept(mr_run, tmp_path, capsys):
     image = nibabel.load(mr_run.source / "imagesTr" / "case_1_0000.nii.gz")
     header = image.header.copy()

@@ -161,6 +161,10 @@ def test_mistakes_are_one_line(picture_run, volume_run, grey, tmp_path, mistake)
 
     two = refusal(picture_run, grey, "--input", grey)
     assert "the run takes 3 channel(s) (red, green, blue), --input has 2" in two
+    deep = Image.fromarray(np.full((40, 40), 4000, np.uint16))
+    deep.save(tmp_path / "deep.png")
+    line = refusal(picture_run, tmp_path / "deep.png")
+    assert "from 0 to 255, --input has values up to 4000. Convert it to 8 bits" in line
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "colour.png")
     assert "takes 1 channel(s)" in refusal(volume_run, tmp_path / "colour.png")
     write_nifti(tmp_path / "in.nii.gz", Volume(np.zeros(VOLUME, np.int16), AFFINE))

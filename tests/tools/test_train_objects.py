@@ -108,6 +108,31 @@ def test_without_model_garden_it_says_what_to_install(cells, tmp_path, monkeypat
     assert "data.fold must be below 3" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_no_other_network_imports_model_garden(cells, tmp_path):
+    code = (
+        "import sys\n"
+        "from segkit.losses import LOSSES\n"
+        "from segkit.models import DETECTORS, MODELS\n"
+        "from segkit.tables import load\n"
+        "from tools import train\n"
+        "for table, kind in ((MODELS, 'model'), (LOSSES, 'loss')):\n"
+        "    for name in table.keys() - set(DETECTORS):\n"
+        "        load(table, name, kind)\n"
+        "code = train.main(sys.argv[1:])\n"
+        "packages = {name.partition('.')[0] for name in sys.modules}\n"
+        "print(code, packages & {'official', 'tf_keras', 'pycocotools'} or 'none')\n"
+    )
+    settings = ["model.filters=4", "train.epochs=1", "train.steps_per_epoch=1"]
+    sets = [part for text in settings for part in ("--set", text)]
+    argv = ["--model", "unet", "--data", str(cells), "--run", str(tmp_path / "run"), *sets]
+    command = [sys.executable, "-c", code, *argv]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[-1] == "0 none"
+    assert (tmp_path / "run" / "evaluation").is_dir()
+
+
 def test_a_data_set_without_objects_is_refused_before_tensorflow_is_imported(cells, tmp_path):
     plain = tmp_path / "plain"
     shutil.copytree(cells, plain)

@@ -54,6 +54,23 @@ def count_matches(overlaps, thresholds=THRESHOLDS):
     return np.array(rows)
 
 
+def hit_shares(counts):
+    """Returns `TP / (TP + FP + FN)` at each threshold, the "average precision" of StarDist's paper.
+
+    Args:
+        counts: From `count_matches`, shape `(..., thresholds, 3)`.
+
+    Returns:
+        float64, shape `(..., thresholds)`, in [0, 1]; NaN for an image without objects in truth
+        and prediction.
+
+    Reference:
+        Schmidt et al., "Cell detection with star-convex polygons", MICCAI 2018, arXiv:1806.03535.
+    """
+    with np.errstate(invalid="ignore"):
+        return counts[..., 0] / counts.sum(axis=-1)
+
+
 def dsb_score(counts):
     """Score of one image in the Data Science Bowl 2018: mean of `TP / (TP + FP + FN)`.
 
@@ -71,5 +88,4 @@ def dsb_score(counts):
         Caicedo et al., "Nucleus segmentation across imaging experiments: the 2018 Data Science
         Bowl", Nature Methods 16, 2019, doi:10.1038/s41592-019-0612-7.
     """
-    with np.errstate(invalid="ignore"):
-        return (counts[..., 0] / counts.sum(axis=-1)).mean(axis=-1)
+    return hit_shares(counts).mean(axis=-1)

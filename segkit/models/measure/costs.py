@@ -56,11 +56,16 @@ def multiply_adds(call):
 
         multiply_adds = positions * number of weights of the kernels
 
-    Positions outside of the image, in "same" padding, count like all others. Normalizations,
-    activations, sums, pooling and interpolation count nothing.
+    Of several inputs the kernels work on the first, or on the one whose index the layer gives as
+    `kernel_input`. Positions outside of the image, in "same" padding, count like all others.
+    Normalizations, activations, sums, pooling and interpolation count nothing.
     """
-    positions = min(math.prod(grid(tensor)) for tensor in (*call.inputs, *call.outputs))
-    return positions * sum(math.prod(kernel.shape) for kernel in kernels(call))
+    multiplied = kernels(call)
+    if not multiplied:
+        return 0
+    read = call.inputs[getattr(call.operation, "kernel_input", 0)]
+    positions = min(math.prod(grid(tensor)) for tensor in (read, *call.outputs))
+    return positions * sum(math.prod(kernel.shape) for kernel in multiplied)
 
 
 def _is_uncounted(call):

@@ -5,6 +5,7 @@ from segkit.errors import ConfigError
 from segkit.metrics.instances.matching import THRESHOLDS
 from segkit.metrics.instances.matching import count_matches
 from segkit.metrics.instances.matching import dsb_score
+from segkit.metrics.instances.matching import hit_shares
 from segkit.metrics.instances.overlaps import map_overlaps
 
 
@@ -27,6 +28,7 @@ def test_counts_at_each_threshold():
     hits = [3, 3, 2, 2, 2, 2, 2, 1, 1, 1]  # 0.6 is not above 0.6, 0.85 not above 0.85
     assert counts.tolist() == [[h, 3 - h, 4 - h] for h in hits]
     # TP / (TP + FP + FN) = 3/4, 2/5, 1/6: (2 * 3/4 + 5 * 2/5 + 3 * 1/6) / 10
+    assert hit_shares(counts) == pytest.approx([3 / 4] * 2 + [2 / 5] * 5 + [1 / 6] * 3)
     assert dsb_score(counts) == pytest.approx((2 * 3 / 4 + 5 * 2 / 5 + 3 / 6) / 10)
 
 

@@ -6,6 +6,8 @@ import tensorflow as tf
 from keras import layers
 from keras import ops
 
+from segkit.layers.film import FiLM
+from segkit.layers.modality_fusion import ModalityFusion
 from segkit.models import build_model
 from segkit.models.measure.costs import measure_costs
 from segkit.models.measure.graph import read_graph
@@ -55,6 +57,15 @@ def test_a_network_within_a_network_counts_once_per_call_on_the_sides_that_it_is
     assert costs.training_bytes == 4 * 64 * 4
     # The image waits for the sum: it, what the first call gave and what the second gives.
     assert costs.forward_bytes == 3 * 64 * 4
+
+
+def test_of_several_inputs_the_kernel_works_on_one():
+    features, presence = [keras.Input((8, 8, 3)) for _ in range(2)], keras.Input((2,))
+    fused = ModalityFusion()([*features, presence])  # 64 positions, 2 scores of 3 channels each
+    assert costs_of(keras.Model([*features, presence], fused)).multiply_adds == 64 * 2 * 3
+    vector = keras.Input((5,))
+    scaled = FiLM()([features[0], vector])  # once, 5 values to 3 factors and 3 summands
+    assert costs_of(keras.Model([features[0], vector], scaled)).multiply_adds == 5 * 2 * 3
 
 
 class Table(layers.Layer):
