@@ -44,7 +44,7 @@ class ShardSpec:
     records: int
 
 
-def plan_shards(splits, shapes, *, num_channels, chunk, overlap):
+def plan_shards(splits, shapes, *, num_channels, chunk, overlap, in_order=False):
     """Assigns cases to files: sorted by a hash of the id, then cut into runs of equal length.
 
     A split gets one file per 128 MiB, at least four where it has as many cases, and no empty one.
@@ -55,6 +55,7 @@ def plan_shards(splits, shapes, *, num_channels, chunk, overlap):
         num_channels: Channels of the image.
         chunk: Longest side of a chunk, in voxels.
         overlap: Overlap of neighbouring chunks, in voxels.
+        in_order: Keep the order of `splits` in place of that of the hashes.
 
     Returns:
         List of `ShardSpec`, sorted by file name.
@@ -63,7 +64,8 @@ def plan_shards(splits, shapes, *, num_channels, chunk, overlap):
     voxels = {case: sum(math.prod(size) for _, size in boxes[case]) for case in splits}
     shards = []
     for split in sorted(set(splits.values())):
-        cases = sorted((case for case in splits if splits[case] == split), key=_hash)
+        cases = [case for case in splits if splits[case] == split]
+        cases = cases if in_order else sorted(cases, key=_hash)
         # Two bytes per image voxel and channel, one for the label.
         size = sum(voxels[case] for case in cases) * (2 * num_channels + 1)
         count = min(len(cases), max(MIN_SHARDS, math.ceil(size / TARGET_BYTES)))
