@@ -53,6 +53,8 @@ class DataConfig:
             (`grpc://host:port`, see tools/serve_data.py), or `null`.
         repeats: How often each training case is seen per round, case id -> 0 or more; a case
             that is not named: once.
+        synthetic: `{path: FOLDER, ratio: SHARE}`: made by tools/synthesize.py, and the share of
+            each training batch that it has, in [0, 1]; `{}`: none.
     """
 
     path: str | None = None
@@ -64,6 +66,7 @@ class DataConfig:
     deterministic: bool = True
     service: str | None = None
     repeats: dict = field(default_factory=dict)
+    synthetic: dict = field(default_factory=dict)
 
     def __post_init__(self):
         _require(len(self.patch_size) in (2, 3), "data.patch_size", self.patch_size, "2 or 3 sides")

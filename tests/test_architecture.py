@@ -43,7 +43,7 @@ TABLES = (
     "data_prep.layouts:LAYOUTS",
     "data_prep.augment:TRANSFORMS",
 )
-WITH_TENSORFLOW = ("data_prep.pipeline", "data_prep.reader", "data_prep.service")
+WITH_TENSORFLOW = tuple(f"data_prep.{n}" for n in ("pipeline", "reader", "service", "sources"))
 HEAVY = ("tensorflow", "keras")
 # Modules beside the entries of a table.
 SHARED = {

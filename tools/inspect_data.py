@@ -67,7 +67,7 @@ def main(argv=None):
 def inspect(args):
     """Reads, augments, draws and prints."""
     data, patch, policy, interpolation = settings(args)
-    manifest = load_manifest(data)
+    manifest = load_manifest(data, synthetic=True)
     patch = tuple(patch or default_patch(manifest))
     check(args, patch, manifest)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

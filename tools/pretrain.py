@@ -91,6 +91,11 @@ def read_config(args):
             f"pre-training builds {MODEL}, got the model {config.model.name!r}. Use --model "
             f"{MODEL} with the same filters: its weights fit the other U-Nets."
         )
+    if config.data.synthetic:
+        raise ConfigError(
+            "data.synthetic goes with tools/train.py: pre-training judges itself by cases that the "
+            "generator may have seen. Set data.synthetic={}."
+        )
     return without_turns(config) if config.pretext.name == "rotation" else config
 
 
