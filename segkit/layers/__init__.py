@@ -19,6 +19,10 @@ LAYERS = {
     "modality_fusion": "segkit.layers.modality_fusion:ModalityFusion",
     "film": "segkit.layers.film:FiLM",
     "mean_probabilities": "segkit.layers.mean_probabilities:MeanProbabilities",
+    "spectral_convolution": "segkit.layers.spectral_norm:SpectralConvolution",
+    "spectral_dense": "segkit.layers.spectral_norm:SpectralDense",
+    "spade_normalization": "segkit.layers.spade_norm:SpadeNormalization",
+    "minibatch_deviation": "segkit.layers.minibatch_deviation:MinibatchDeviation",
     "per_frame": "segkit.layers.per_frame:PerFrame",
 }
 
