@@ -27,6 +27,10 @@ MODELS = {
 GENERATORS = {  # make images
     "spade": "segkit.models.gan.spade:spade",
     "dcgan": "segkit.models.gan.dcgan:dcgan",
+    "style": "segkit.models.gan.style:style",
+    "inpainter": "segkit.models.gan.inpainter:inpainter",
+    "restorer": "segkit.models.gan.restorer:restorer",
+    "translator": "segkit.models.gan.translator:translator",
 }
 
 CRITICS = {  # judge images

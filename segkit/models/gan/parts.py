@@ -12,6 +12,7 @@ from segkit.models.axes import rank_of
 from segkit.models.blocks import CONV
 from segkit.models.checks import check_range
 from segkit.models.checks import check_sides
+from segkit.models.encoder_decoder import join
 from segkit.models.stages import doubling
 
 SLOPE = 0.2  # of the LeakyReLUs
@@ -60,6 +61,32 @@ def halving(model, input_shape, *, filters, max_filters, downsamplings):
     )
     check_sides(model, input_shape, rank=rank, multiple=stages.multiples, known=True)
     return stages.filters
+
+
+def u_stages(model, input_shape, **options):
+    """Returns the `Stages` of a network from image to image.
+
+    Args:
+        model: Name of the network, for the messages.
+        input_shape: Shape of the image; a side may be `None`.
+        **options: As for `doubling`.
+
+    Raises:
+        ConfigError: A number is too small.
+        ShapeError: The image is neither 2-D nor 3-D, or a side does not fit.
+    """
+    rank = rank_of(model, input_shape)
+    stages = doubling(model, rank, **options)
+    check_sides(model, input_shape, rank=rank, multiple=stages.multiples)
+    return stages
+
+
+def joined(maps, stages, stage):
+    """Returns the finest map of a decoder, see `segkit.models.encoder_decoder.decode`."""
+    x = maps[-1]
+    for level in reversed(range(len(maps) - 1)):
+        x = join([maps[level]], x, stages, level, stage, suffix=str(level))
+    return x
 
 
 def noise_input(model, noise):

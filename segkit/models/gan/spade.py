@@ -1,9 +1,12 @@
 """SPADE generator: a label map becomes an image."""
 
+from functools import partial
+
 import keras
 from keras import layers
 from keras import ops
 
+from segkit.layers.pixel_noise import PixelNoise
 from segkit.layers.spade_norm import SpadeNormalization
 from segkit.models.checks import check_classes
 from segkit.models.checks import check_range
@@ -27,6 +30,7 @@ def spade(
     hidden: int = 128,
     noise: int = 64,
     spectral_norm: bool = True,
+    pixel_noise: bool = False,
 ):
     """Builds the SPADE generator, in 2-D or 3-D.
 
@@ -49,6 +53,8 @@ def spade(
         hidden: Filters between the label map and scale and offset, in each normalization.
         noise: Size of the noise.
         spectral_norm: Divide the kernels of the blocks by their largest singular value.
+        pixel_noise: Add noise to each voxel after every convolution of a block, as StyleGAN does:
+            for fine texture, which the noise of the coarsest map hardly reaches.
 
     Returns:
         `keras.Model` from a dict of `label`, int32 `(batch, *spatial)`, and `noise`,
@@ -74,11 +80,12 @@ def spade(
     label = keras.Input(input_shape[:-1], dtype="int32", name="label")
     inputs = {"label": label, "noise": noise_input("spade", noise)}
     maps = _label_maps(label, num_classes, upsamplings)
+    block = partial(_block, hidden=hidden, spectral_norm=spectral_norm, pixel_noise=pixel_noise)
     x = first_map(inputs["noise"], sides, widths[-1])
     for level in reversed(range(len(widths))):
         if level < upsamplings:
             x = finer(x, name=f"up{level}")
-        x = _block(x, maps[level], widths[level], hidden, spectral_norm, name=f"block{level}")
+        x = block(x, maps[level], widths[level], name=f"block{level}")
     x = layers.LeakyReLU(SLOPE, name="last_relu")(x)
     made = conv(x, input_shape[-1], kernel=3, name="made", dtype="float32")
     return keras.Model(inputs, made, name="spade")
@@ -94,7 +101,7 @@ def _label_maps(label, num_classes, upsamplings):
     return maps
 
 
-def _block(x, label, filters, hidden, spectral_norm, *, name):
+def _block(x, label, filters, *, hidden, spectral_norm, pixel_noise, name):
     """A residual block: two convolutions, and beside them one where the filters change."""
     before = x.shape[-1]
     middle = min(before, filters)
@@ -107,6 +114,8 @@ def _block(x, label, filters, hidden, spectral_norm, *, name):
         x = _normalized(x, label, hidden, name=f"{name}_{number}")
         x = layers.LeakyReLU(SLOPE, name=f"{name}_relu{number}")(x)
         x = conv(x, width, kernel=3, name=f"{name}_conv{number}", **shared)
+        if pixel_noise:
+            x = PixelNoise(name=f"{name}_noise{number}")(x)
     return layers.Add(name=f"{name}_add")([beside, x])
 
 
