@@ -49,12 +49,10 @@ class DataConfig:
         foreground_fraction: Share of training patches forced to be centred on foreground.
         memory_mb: The input pipeline never holds more than this, in MiB, per data set.
         deterministic: Yield training patches in a fixed order, or whichever is ready first.
-        service: Address of a `tf.data` service that makes the training patches
-            (`grpc://host:port`, see tools/serve_data.py), or `null`.
+        service: Address of a `tf.data` service of tools/serve_data.py for training, or `null`.
         repeats: How often each training case is seen per round, case id -> 0 or more; a case
             that is not named: once.
-        synthetic: `{path: FOLDER, ratio: SHARE}`: made by tools/synthesize.py, and the share of
-            each training batch that it has, in [0, 1]; `{}`: none.
+        synthetic: `{path, ratio}`: of tools/synthesize.py, its share of training batches, or `{}`.
     """
 
     path: str | None = None
