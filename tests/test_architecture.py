@@ -43,7 +43,9 @@ TABLES = (
     "data_prep.layouts:LAYOUTS",
     "data_prep.augment:TRANSFORMS",
 )
-WITH_TENSORFLOW = tuple(f"data_prep.{n}" for n in ("pipeline", "reader", "service", "sources"))
+WITH_TENSORFLOW = tuple(
+    f"data_prep.{name}" for name in ("label_maps", "pipeline", "reader", "service", "sources")
+)
 HEAVY = ("tensorflow", "keras")
 # Modules beside the entries of a table.
 SHARED = {
