@@ -157,8 +157,8 @@ def load_generator(args):
 
     from segkit.inference.generator import make_images
     from segkit.training.devices import make_strategy
+    from segkit.training.replica import example_keys
     from segkit.training.run import load_run
-    from segkit.training.step import example_keys
 
     if args.devices in ("cpu", "gpu"):
         make_strategy(f"{args.devices}:1")

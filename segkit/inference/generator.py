@@ -1,5 +1,7 @@
 """Images from a trained generator."""
 
+from keras import ops
+
 from segkit.layers.per_example import normal
 from segkit.layers.step_context import step_context
 
@@ -17,7 +19,8 @@ def make_images(model, given, keys):
     Returns:
         float32, shape `(batch, *spatial, channels)`.
     """
-    inputs = {name: value for name, value in given.items() if name in model.input}
+    taken = {name: value for name, value in given.items() if name in model.input}
+    inputs = {name: ops.convert_to_tensor(value) for name, value in taken.items()}
     with step_context(keys):
         if "noise" in model.input:
             size = model.input["noise"].shape[1:]
