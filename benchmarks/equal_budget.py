@@ -14,16 +14,17 @@ Without --data nothing is measured.
 
 import argparse
 import json
-import os
 import resource
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.runs import call
+
 MODELS = {  # config -> keys that suit volumes of about 35 x 50 x 35 voxels
     "unet3d": [],
     "plain_unet": [],
@@ -127,17 +128,7 @@ def train(args, name, folder, epochs, steps):
     return seconds
 
 
-def call(tool, *arguments):
-    print(f"== {tool} {' '.join(map(str, arguments[:6]))}", flush=True)
-    command = [sys.executable, ROOT / "tools" / tool, *map(str, arguments)]
-    # The package beside this script, also where another copy is installed.
-    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
-    if result.returncode:
-        raise SystemExit(f"{tool} failed. Repeat the command to go on.")
-
-
 def parameters(run):
-    sys.path.insert(0, str(ROOT))
     from segkit.training.run import load_run
 
     return load_run(run).model.count_params()

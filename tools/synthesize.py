@@ -319,10 +319,6 @@ def patches_job(args, generator, make, seen):
 def about_run(args, generator, seen):
     """Returns what a manifest says of the generator, and of the cases that it has seen."""
     run = generator.run
-    seen = seen | sums(run.manifest, generator.cases)
-    mixed = run.config.data.synthetic
-    if mixed and mixed["ratio"]:
-        seen |= set(load_manifest(mixed["path"], synthetic=True)["synthetic"]["trained_on"])
     model = hashlib.sha256((run.folder / "model.keras").read_bytes()).hexdigest()
     return {
         "task": run.config.task.name,
@@ -330,7 +326,7 @@ def about_run(args, generator, seen):
         "model_sha256": model,
         "seed": args.seed,
         "batch_size": run.config.train.batch_size,
-        "trained_on": sorted(seen),
+        "trained_on": sorted(seen | sums(run.manifest, generator.cases)),
     }
 
 

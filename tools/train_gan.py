@@ -101,6 +101,11 @@ def check_parts(config):
         )
     if config.pretext:
         raise ConfigError("the config has sections task and pretext. Take one out.")
+    if config.data.synthetic:
+        raise ConfigError(
+            "data.synthetic is for networks that learn from labels: a generator that learns from "
+            "synthetic images repeats their faults. Set data.synthetic={}."
+        )
     critic_options(config)
     styled = config.task.name == STYLE
     if styled != bool(config.data.style):

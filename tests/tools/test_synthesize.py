@@ -416,6 +416,12 @@ def test_pretraining_mixes_nothing_in(made, labelled_mr_run, tmp_path, mistake):
     assert "data.synthetic goes with tools/train.py" in mistake(pretrain.main, *argv)
 
 
+def test_a_generator_does_not_learn_from_synthetic_images(generator, made, tmp_path, mistake):
+    mixed = f"data.synthetic={{path: {made.folder}, ratio: 0.5}}"
+    argv = ("--config", generator / "config.yaml", "--set", mixed, "--run", tmp_path / "run")
+    assert "data.synthetic is for networks that learn from labels" in mistake(train.main, *argv)
+
+
 def test_synthetic_cases_can_be_looked_at(made, tmp_path):
     sheet = tmp_path / "sheet.png"
     argv = ["--data", made.folder, "--patch", *SIDES, "--rows", 1, "--columns", 3, "--out", sheet]
