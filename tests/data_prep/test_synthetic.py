@@ -144,9 +144,13 @@ def test_a_resumed_mixture_goes_on_where_it_stopped(folders, augment):
     np.testing.assert_array_equal(later[0][1], np.concatenate([whole[1][1][2:], whole[2][1][:2]]))
 
 
-def test_two_parts_are_the_whole(folders):
-    whole = batches(folders, 1, augment=Augmentation(POLICY))
-    parts = [batches(folders, 1, augment=Augmentation(POLICY), part=(n, 2)) for n in (0, 1)]
+@pytest.mark.parametrize("placement", ["input", "device"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_two_parts_are_the_whole(folders, placement, count):
+    policy = POLICY if placement == "device" else [{"flip": {}}]
+    options = {"augment": Augmentation(policy, placement), "with_cases": placement == "input"}
+    whole = batches(folders, count, **options)
+    parts = [batches(folders, count, part=(n, 2), **options) for n in (0, 1)]
     joined = [
         tuple(np.concatenate(both) for both in zip(*pair, strict=True))
         for pair in zip(*parts, strict=True)

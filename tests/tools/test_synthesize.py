@@ -374,6 +374,7 @@ def test_a_ratio_of_0_trains_as_without(made, labelled_mr_run):
     assert same(*(list(b.train(8, (0, 1)).take(3)) for b in (without, nothing)))
     assert not same(*(list(b.train(8, (0, 1)).take(3)) for b in (without, half)))
     assert same(*(list(b.validation((0, 1))) for b in (without, half)))
+    assert same(list(half.train(0, (0, 1)).take(4))[2:], list(half.train(8, (0, 1)).take(2)))
     cases, images, _ = half.inspect(4)
     assert [case.startswith("synthetic-") for case in cases] == [False, True] * 2
     np.testing.assert_array_equal(images, next(iter(half.train(4, (0, 1))))[0])
