@@ -141,7 +141,7 @@ def build_dataset(
     Raises:
         ConfigError: `patch_size` has neither 2 nor 3 entries, memory for one batch is lacking,
             nothing answers at the address `service`, a policy mixes examples whose ids would
-            meet, or as `reader.examples_per_round`.
+            meet, covariates are asked of synthetic cases, or as `reader.examples_per_round`.
         DataError: As `reader.find_shards`, the data set has no objects, or synthetic cases would
             be validated on.
     """
@@ -156,6 +156,8 @@ def build_dataset(
         _check_real(sources)
     if with_instances:
         _check_instances(folder, manifest, augment)
+    if with_covariates and synthetic:
+        raise ConfigError("synthetic cases have no covariates. Leave them, or the cases, out.")
     foreground_fraction = foreground_fraction if labels else 0.0
     augment = augment or Augmentation([])
     on_device = augment.placement == "device"

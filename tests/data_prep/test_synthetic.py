@@ -185,6 +185,11 @@ def test_a_class_of_synthetic_cases_is_not_known(folders):
         assert labels["target"].tolist() == [1, 1, 1, -1]
 
 
+def test_covariates_of_synthetic_cases_are_refused(folders):
+    with pytest.raises(ConfigError, match="synthetic cases have no covariates"):
+        batches(folders, 1, with_covariates=True)
+
+
 def test_validation_batches_are_never_synthetic(folders):
     with pytest.raises(DataError, match="made is synthetic: nothing is validated on it"):
         batches(folders, 1, batches=2)
