@@ -195,28 +195,33 @@ def penalty(model, inputs, weights):
     return value, outer.gradient(value, weights, unconnected_gradients=zero)
 
 
+def smoothed(model):
+    """The critic with bends for the kinks of its LeakyReLUs, where derivatives jump."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.LeakyReLU):
+            layer.call = lambda x: 0.2 * x + 0.8 * tf.nn.softplus(x)
+        if hasattr(layer, "iterations"):
+            layer.iterations = 15  # or else sigma moves with its vectors to first order
+    return model
+
+
 @every_critic
-@pytest.mark.parametrize("spectral_norm", [False, True])
+@pytest.mark.parametrize("spectral_norm", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_gradient_of_a_gradient_penalty_is_that_of_finite_differences(name, spectral_norm):
-    # Vectors that have converged, or else sigma moves with them to first order.
-    model = _build(name, spectral_norm=spectral_norm, normalization="instance")
-    inputs = _inputs(model)
-    for _ in range(300 if spectral_norm else 0):
+    model = smoothed(_build(name, spectral_norm=spectral_norm, normalization="instance"))
+    inputs, weights = _inputs(model), [w.value for w in model.trainable_variables]
+    find = tf.function(lambda: penalty(model, inputs, weights))
+    for _ in range(10):
         model(inputs, training=True)
-    weights = [w.value for w in model.trainable_variables]
-    value, gradients = penalty(model, inputs, weights)
+    value, gradients = find()
     assert value > 0
-    rng = np.random.default_rng(1)
-    # A step that is small for each weight: logits are smooth but for the kinks of LeakyReLU.
-    moves = [rng.normal(size=w.shape).astype(np.float32) * np.std(w) * 1e-3 for w in weights]
-    expected = sum(np.sum(g * m) for g, m in zip(gradients, moves, strict=True))
-    found = []
-    for sign in (1, -1):
+    rng, found, expected = np.random.default_rng(1), [], 0
+    moves = [0.01 * np.std(w) * rng.normal(size=w.shape) for w in weights]
+    for sign in (1, -2, 1):
         for weight, move in zip(weights, moves, strict=True):
-            weight.assign_add(sign * move)
-        found.append(float(penalty(model, inputs, weights)[0]))
-        for weight, move in zip(weights, moves, strict=True):
-            weight.assign_sub(sign * move)
+            weight.assign_add(sign * move.astype(np.float32))
+        found.append(float(find()[0]))
+    expected = sum(np.sum(g * move) for g, move in zip(gradients, moves, strict=True))
     assert (found[0] - found[1]) / 2 == pytest.approx(expected, rel=0.05)
 
 
@@ -265,14 +270,15 @@ def test_condition_and_class_change_the_logits(name):
     inputs = _inputs(model)
     before = model(inputs)["logits_0"]
     for key in set(inputs) - {"image"}:
-        changed = {**inputs, key: tf.reverse(inputs[key], [0])}
+        other = (inputs[key] + 1) % 3 if key == "class" else -inputs[key]
+        changed = {**inputs, key: other}
         assert not np.allclose(model(changed)["logits_0"], before), key
 
 
 def test_the_class_adds_the_product_of_its_embedding_and_the_vector_of_the_image():
     model = _build("global", spectral_norm=False)
     inputs, named = _inputs(model), {layer.name: layer for layer in model.layers}
-    vector = keras.Model(model.inputs, named["vector_relu"].output)(list(inputs.values()))
+    vector = keras.Model(model.input, named["vector_relu"].output)(inputs)
     weights = {name: layer.get_weights() for name, layer in named.items()}
     embedded = weights["class_embedding"][0][inputs["class"]]
     kernel, bias = weights["logits"]
