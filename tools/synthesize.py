@@ -226,6 +226,8 @@ def from_labels(args, generator):
 def from_noise(args, generator):
     """Returns the `Job` of images of noise, which have no labels."""
     run, size = generator.run, generator.run.config.train.batch_size
+    classes = run.config.model.options.get("classes", 0)
+    names = run.manifest.get("targets", range(classes))
     like = run.manifest["cases"][generator.cases[0]]
 
     def make(first, last):
@@ -234,7 +236,8 @@ def from_noise(args, generator):
             images = generator.images({}, numbers).numpy()
             for number, image in zip(numbers, images, strict=True):
                 if first <= number < last:
-                    yield Made(volume(image, 4), None, like, "noise")
+                    of = f"noise of class {names[number % classes]}" if classes else "noise"
+                    yield Made(volume(image, 4), None, like, of)
 
     return patches_job(args, generator, make, set())
 

@@ -224,7 +224,8 @@ def test_images_of_noise_have_no_labels(make_run, tmp_path, labelled_mr_run, mis
     assert call(run, out, count=6) == 0
     found = chunks(out)
     assert [chunk.image.mean() for chunk in found] == [0, 1, 0, 1, 0, 1]  # classes in turn
-    assert all(chunk.label is None and chunk.synthetic == "noise" for chunk in found)
+    assert [chunk.synthetic for chunk in found] == ["noise of class 0", "noise of class 1"] * 3
+    assert all(chunk.label is None for chunk in found)
     argv = training(labelled_mr_run.data, tmp_path / "run", out)
     assert "has images without labels, from which unet cannot learn" in mistake(train.main, *argv)
 
