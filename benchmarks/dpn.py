@@ -14,26 +14,25 @@ interruption; what is finished is not done again. Without --data nothing is meas
 """
 
 import argparse
-import csv
-import hashlib
 import itertools
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.runs import ROOT
+from benchmarks.runs import case_scores
+from benchmarks.runs import leave_out
+from benchmarks.runs import overrides
+from benchmarks.runs import paired_gain
+from benchmarks.runs import score
+from benchmarks.runs import train
 from data_prep.manifest import load_manifest
-from segkit.training.checkpoint import list_checkpoints
 
-ROOT = Path(__file__).resolve().parents[1]
 ARMS = ("scratch", "pretrained")
-RESAMPLES = 2000
 
 
 def main(argv=None):
@@ -81,94 +80,33 @@ def parse_args(argv):
 
 def pretrain(args, seed):
     """Returns the folder of a finished pre-training."""
-    folder, epochs = args.out / f"pre-seed{seed}", args.pretrain_epochs
-    settings = {"train.epochs": epochs, "train.seed": seed, "data.fold": args.fold}
+    folder = args.out / f"pre-seed{seed}"
+    settings = {"train.epochs": args.pretrain_epochs, "train.seed": seed, "data.fold": args.fold}
     arguments = ["--pretext", args.pretext, *overrides(*args.set, *args.pretrain_set)]
-    train(args, "pretrain.py", folder, settings, epochs, arguments)
+    train("pretrain.py", folder, args.config, settings, "--data", args.data, *arguments)
     return folder
 
 
 def tune(args, arm, count, epochs, seed, repeats, source):
     """Returns the report of tools/evaluate.py on a training with labels."""
     folder = args.out / f"{arm}-{count:03d}-epochs{epochs}-seed{seed}"
-    report = folder / "evaluation" / f"fold{args.fold}" / "results.json"
-    if not report.exists():
-        settings = {"train.epochs": epochs, "train.seed": seed, "data.fold": args.fold}
-        settings |= {"data.repeats": repeats}
-        arguments = overrides(*args.set, *args.tune_set)
-        if arm == "pretrained":
-            arguments += overrides(f"train.initial_weights={source}", *args.transfer_set)
-        train(args, "train.py", folder, settings, epochs, ["--no-evaluate", *arguments])
-        run("evaluate.py", "--run", folder, "--split", f"fold{args.fold}")
-    return json.loads(report.read_text())
-
-
-def train(args, tool, folder, settings, epochs, arguments):
-    """Runs a training to its end, or goes on with it; does nothing when it has ended."""
-    finished = folder / "finished"
-    if finished.exists():
-        return
-    config = yaml.safe_load(args.config.read_text())
-    for key, value in settings.items():
-        section, _, name = key.partition(".")
-        config.setdefault(section, {})[name] = value
-    path = args.out / "configs" / f"{folder.name}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
-    resume = ["--resume"] if list_checkpoints(folder / "checkpoints") else []
-    run(tool, "--config", path, "--data", args.data, "--run", folder, *arguments, *resume)
-    with open(folder / "history.csv", newline="") as file:
-        if len(list(csv.DictReader(file))) < epochs:  # it was asked to stop, and saved
-            raise SystemExit(f"{folder.name} was stopped. Repeat the command to go on.")
-    finished.touch()
-
-
-def run(tool, *arguments):
-    name = Path(arguments[arguments.index("--run") + 1]).name
-    print(f"== {tool} {name}", flush=True)
-    command = [sys.executable, ROOT / "tools" / tool, *map(str, arguments)]
-    # The package beside this script, also where another copy is installed.
-    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
-    if result.returncode:
-        raise SystemExit(f"{tool} did not finish {name}. Repeat the command to go on.")
-
-
-def overrides(*texts):
-    return [part for text in texts for part in ("--set", text)]
-
-
-def leave_out(manifest, validation, count, seed):
-    """Returns `data.repeats` that leaves `count` cases of the training folds."""
-    folds = {f"fold{n}" for n in range(manifest["folds"])} - {validation}
-    cases = [case for case, entry in manifest["cases"].items() if entry["split"] in folds]
-    ranked = sorted(cases, key=lambda case: hashlib.sha256(f"{seed}:{case}".encode()).digest())
-    if count > len(ranked):
-        raise SystemExit(f"--labels {count}: the training folds have {len(ranked)} cases.")
-    return dict.fromkeys(sorted(ranked[count:]), 0)
-
-
-def case_scores(report):
-    """Mean foreground Dice of each case, in the order of their names; NaN without foreground."""
-    dice = [report["per_case"][case]["dice"][1:] for case in sorted(report["per_case"])]
-    return np.nanmean(np.array(dice, float), axis=1)
+    settings = {"train.epochs": epochs, "train.seed": seed, "data.fold": args.fold}
+    settings |= {"data.repeats": repeats}
+    arguments = ["--data", args.data, "--no-evaluate", *overrides(*args.set, *args.tune_set)]
+    if arm == "pretrained":
+        arguments += overrides(f"train.initial_weights={source}", *args.transfer_set)
+    train("train.py", folder, args.config, settings, *arguments)
+    return score(folder, args.fold)
 
 
 def compare(count, epochs, scratch, pretrained):
     """Compares two arrays of scores, `(seeds, cases)`, paired in both."""
-    gain = pretrained - scratch
-    rng = np.random.default_rng(0)
-    draws = []
-    for _ in range(RESAMPLES):
-        seeds = rng.integers(len(gain), size=len(gain))
-        cases = rng.integers(gain.shape[1], size=gain.shape[1])
-        draws.append(np.nanmean(gain[np.ix_(seeds, cases)]))
     return {
         "labels": count,
         "steps": 50 * epochs,
         "scratch": np.nanmean(scratch),
         "pretrained": np.nanmean(pretrained),
-        "gain": np.nanmean(gain),
-        "interval": np.percentile(draws, (2.5, 97.5)).tolist(),
+        **paired_gain(scratch, pretrained),
         "scratch_seeds": np.nanmean(scratch, axis=1).tolist(),
         "pretrained_seeds": np.nanmean(pretrained, axis=1).tolist(),
     }

@@ -1,8 +1,13 @@
 """Whether a configuration fits the data set that it is to be trained on."""
 
+from pathlib import Path
+
 from data_prep.augment.policy import parse_policy
+from data_prep.manifest import load_manifest
+from segkit.config import load_config
 from segkit.covariates import entry_names
 from segkit.errors import ConfigError
+from segkit.errors import DataError
 from segkit.models import DETECTORS
 
 
@@ -111,4 +116,40 @@ def check_pairs(policy, batch_size, replicas):
             f"{mixing[0]} on devices mixes patches in pairs: train.batch_size must be a multiple "
             f"of {2 * replicas} for {replicas} replicas, got {batch_size}. Change it, or set "
             "augment.placement=input."
+        )
+
+
+def training_splits(data, manifest):
+    """Returns the names of the splits that train."""
+    if data.splits:
+        return tuple(data.splits)
+    if not manifest["classes"]:
+        return ("test",)  # that of all cases of a data set without labels
+    return tuple(f"fold{n}" for n in range(manifest["folds"]) if n != data.fold)
+
+
+def training_cases(data, manifest):
+    """Returns the ids of the cases that train, those left out by `data.repeats` not among them."""
+    splits = training_splits(data, manifest)
+    return [
+        case
+        for case, entry in manifest["cases"].items()
+        if entry["split"] in splits and data.repeats.get(case, 1)
+    ]
+
+
+def check_unseen(config, manifest):
+    """Refuses weights that have seen the cases to validate on, unless that was asked for."""
+    folder, fold = Path(config.train.initial_weights), f"fold{config.data.fold}"
+    if not (folder / "model.keras").is_file():
+        raise DataError(f"train.initial_weights: {folder} has no model.keras. Name a run folder.")
+    source, known = load_config(folder / "config.yaml"), load_manifest(folder)
+    seen = {known["cases"][c]["source_sha256"] for c in training_cases(source.data, known)}
+    cases = manifest["cases"].items()
+    leaked = [c for c, e in cases if e["split"] == fold and e["source_sha256"] in seen]
+    if leaked and not source.data.splits:
+        raise ConfigError(
+            f"train.initial_weights: {folder} was trained on {len(leaked)} cases of {fold}, such "
+            f"as {leaked[0]}, so their scores would be too good. Train it with --set "
+            f"data.fold={config.data.fold}, or name its splits in data.splits if that is meant."
         )

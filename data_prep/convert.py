@@ -6,8 +6,6 @@ each appearing whole or not at all; so a conversion that was killed goes on wher
 the bytes do not depend on the number of workers. `dataset.json` is written last.
 """
 
-import json
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -25,13 +23,11 @@ from data_prep.instances import MODES
 from data_prep.instances import with_components
 from data_prep.manifest import MANIFEST
 from data_prep.manifest import SCHEMA
-from data_prep.manifest import file_sha256
 from data_prep.manifest import load_manifest
 from data_prep.manifest import write_json
 from data_prep.manifest import write_sources
 from data_prep.object_statistics import count_objects
 from data_prep.object_statistics import describe_objects
-from data_prep.parallel import run_parallel
 from data_prep.plan import Plan
 from data_prep.plan import check_margin
 from data_prep.plan import check_normalization
@@ -39,7 +35,6 @@ from data_prep.plan import check_spacing
 from data_prep.plan import make_plan
 from data_prep.preprocess import geometry
 from data_prep.records import encode
-from data_prep.records import read_records
 from data_prep.records import write_records
 from data_prep.request import SHARDS
 from data_prep.request import STATE
@@ -50,6 +45,10 @@ from data_prep.shards import case_chunks
 from data_prep.shards import chunk_starts
 from data_prep.shards import plan_shards
 from data_prep.splits import split_cases
+from data_prep.writing import check_space
+from data_prep.writing import remove
+from data_prep.writing import whole_files
+from data_prep.writing import write_missing
 from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.errors import SegkitError
@@ -152,16 +151,15 @@ def convert(dataset, out, *, source, options, workers=1, overwrite=False, progre
     splits = split_cases(dataset, options)
     if options.instances:
         dataset = with_components(dataset)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        _remove(out, ".*.tmp")
+    with whole_files(out):
         digests = hash_sources(dataset, workers, partial(report, "hash"))
         request = make_request(dataset, options, digests)
         state = None if overwrite else previous_state(out, request)
         if state is None:
             state = {"request": request} | _decide(dataset, options, splits, workers, report)
-            _check_space(out, state)
-            _remove(out, MANIFEST, STATE, SOURCES, *SHARDS)
+            voxels = sum(np.prod(e["shape"], dtype=float) for e in state["cases"].values())
+            check_space(out, voxels, len(dataset.channels), "a coarser --spacing")
+            remove(out, MANIFEST, STATE, SOURCES, *SHARDS)
             write_json(out / STATE, state)
         shards, written = _write_shards(dataset, out, state, workers, partial(report, "write"))
         manifest = _manifest(state, shards)
@@ -172,14 +170,6 @@ def convert(dataset, out, *, source, options, workers=1, overwrite=False, progre
             write_sources(out / SOURCES, dataset, source)
             write_json(out / MANIFEST, manifest)
         return manifest, written
-    except OSError as error:
-        raise DataError(
-            f"cannot write the data set: {error.strerror or error}: {error.filename or out}. "
-            "Free some space or give another --out; finished shards are kept."
-        ) from error
-    finally:
-        if out.is_dir():
-            _remove(out, ".*.tmp")
 
 
 def hash_sources(dataset, workers, progress):
@@ -248,34 +238,15 @@ def _decide(dataset, options, splits, workers, report):
     )
 
 
-def _check_space(out, state):
-    """Refuses to start what cannot end: two bytes per image voxel, one or two per label voxel."""
-    channels = len(state["request"]["channels"])
-    voxels = sum(np.prod(entry["shape"], dtype=float) for entry in state["cases"].values())
-    needed, free = int(voxels * (2 * channels + 1)), shutil.disk_usage(out).free
-    if needed > free:
-        raise DataError(
-            f"the data set needs about {needed / 1e6:.0f} MB, {out} has {free / 1e6:.0f} MB free. "
-            "Free some space, give another --out or a coarser --spacing."
-        )
-
-
 def _write_shards(dataset, out, state, workers, progress):
     """Writes the shards that are missing; returns all entries and how many were missing."""
     specs = [ShardSpec(**shard) for shard in state["shards"]]
-    finished = _finished(out)
-    entries = {}
-    for spec in specs:
-        entry = _existing(out / spec.file, spec, finished)
-        if entry is not None:
-            entries[spec.file] = entry
-    missing = [spec for spec in specs if spec.file not in entries]
     raw = {case.id: case for case in dataset.cases}
     known = state["request"]["cases"]
-    jobs = [
-        (spec.file, [(raw[case], known[case]["source_sha256"]) for case in spec.cases])
-        for spec in missing
-    ]
+
+    def job_of(spec):
+        return spec.file, [(raw[case], known[case]["source_sha256"]) for case in spec.cases]
+
     write = partial(
         _write_shard,
         out=out,
@@ -284,44 +255,7 @@ def _write_shards(dataset, out, state, workers, progress):
         in_slices=state["request"]["options"].get("instances") == "slices",
         **state["chunking"],
     )
-    for index, entry in run_parallel(write, jobs, workers=workers):
-        entries[missing[index].file] = entry
-        progress(len(entries), len(specs))
-    shards = [
-        {"file": s.file, "split": s.split, "cases": list(s.cases)} | entries[s.file] for s in specs
-    ]
-    return shards, len(missing)
-
-
-def _finished(out):
-    """Entries of the shards of a data set that was complete once, by file name."""
-    if not (out / MANIFEST).is_file():
-        return {}
-    try:
-        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-        return {shard["file"]: shard for shard in manifest["shards"]}
-    except (ValueError, KeyError, TypeError):
-        return {}
-
-
-def _existing(path, spec, finished):
-    """The entry of a shard that need not be written, or `None`.
-
-    In a data set that was complete, its size must be right; else every record is checked.
-    """
-    if not path.is_file():
-        return None
-    size = path.stat().st_size
-    if spec.file in finished:
-        entry = {key: finished[spec.file][key] for key in ("records", "bytes", "sha256")}
-        return entry if entry["bytes"] == size else None
-    try:
-        records = sum(1 for _ in read_records(path))
-    except DataError:
-        return None
-    if records != spec.records:
-        return None
-    return {"records": records, "bytes": size, "sha256": file_sha256(path)}
+    return write_missing(out, specs, job_of, write, workers=workers, progress=progress)
 
 
 def _write_shard(job, out, dataset, plan, **cutting):
@@ -379,9 +313,3 @@ def _manifest(state, shards):
         "skipped": state["skipped"],
         "shards": shards,
     }
-
-
-def _remove(folder, *patterns):
-    for pattern in patterns:
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)

@@ -35,25 +35,28 @@ SHARD_KEYS = {
 }
 
 
-def load_manifest(folder):
+def load_manifest(folder, *, synthetic=False):
     """Returns the manifest of a prepared data set.
 
     Args:
         folder: Folder that `tools/prepare_data.py` wrote, or a run folder with a copy.
+        synthetic: Whether a synthetic data set will do: never to train on alone, to validate or
+            to test.
 
     Returns:
-        Dict with the keys of `KEYS`.
+        Dict with the keys of `KEYS`; of a synthetic data set with `synthetic`, see
+        `data_prep.synthetic`.
 
     Raises:
-        DataError: No data set is there, its conversion has not ended, or the file is damaged or
-            of another schema.
+        DataError: No data set is there, its conversion has not ended, or the file is damaged, of
+            another schema or of a synthetic data set.
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():
         if (Path(folder) / "conversion.json").is_file():
             raise DataError(
-                f"the data set in {folder} is unfinished. Run the same tools/prepare_data.py "
-                "command again: finished shards are kept."
+                f"the data set in {folder} is unfinished. Run the same command that began it "
+                "again: finished shards are kept."
             )
         raise DataError(
             f"no prepared data set in {folder} ({MANIFEST} is missing). Make one: python "
@@ -78,6 +81,11 @@ def load_manifest(folder):
         # A manifest may come from elsewhere: its text must not lead out of the folder.
         if Path(shard["file"]).name != shard["file"]:
             raise _damaged(path, f"shards[{index}].file is a path, {shard['file']!r}")
+    if "synthetic" in manifest and not synthetic:
+        raise DataError(
+            f"the data set {folder} is synthetic: a network made its images, and no score on them "
+            "says anything. Name a real one; mix this one into training with data.synthetic."
+        )
     return manifest
 
 
@@ -175,7 +183,7 @@ def verify(folder, *, checksums=True, progress=None):
     Raises:
         DataError: Names the first shard that is missing or altered, and how to mend it.
     """
-    manifest = load_manifest(folder)
+    manifest = load_manifest(folder, synthetic=True)
     for done, shard in enumerate(manifest["shards"], start=1):
         path = Path(folder) / shard["file"]
         if not path.is_file():

@@ -6,11 +6,10 @@ Patches are augmented here (`placement` input) or leave with a margin and the ke
 random numbers, to be augmented by `device_augmentation` inside the training step.
 """
 
-import math
-import os
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from data_prep.augment.apply import Keys
@@ -30,20 +29,18 @@ from data_prep.joined_labels import join
 from data_prep.joined_labels import label_of
 from data_prep.joined_labels import split
 from data_prep.joined_labels import with_label
-from data_prep.reader import OPEN_FILES
-from data_prep.reader import examples_per_round
-from data_prep.reader import find_shards
 from data_prep.reader import is_forced
-from data_prep.reader import read_stream
 from data_prep.records import decode
 from data_prep.service import made_by_service
+from data_prep.sources import find_sources
+from data_prep.sources import read_sources
+from data_prep.sources import share_memory
 from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.priors import count_priors
 
 ORDERS = {"linear": 1, "cubic": 3}
 _PLACE = 1 << 31  # salt of a patch's place; the steps of a policy count from 0
-_ALLOCATED = 1.5  # measured: what TensorFlow allocates over what its tensors hold
 
 
 class Augmentation(NamedTuple):
@@ -88,6 +85,7 @@ def build_dataset(
     num_parallel_calls=None,
     deterministic=True,
     service=None,
+    synthetic=None,
 ):
     """Builds the stream of patches of one or more splits.
 
@@ -131,6 +129,8 @@ def build_dataset(
         service: Address of a `tf.data` service (`grpc://host:port`) whose workers make the
             batches, each within `memory_bytes` of its own. The batches are the same, and each
             is made once; their order depends on the workers.
+        synthetic: `data_prep.synthetic.Synthetic` to mix in, for training only: its examples
+            have fixed places in every batch. `None`: none.
 
     Returns:
         `tf.data.Dataset` of `(image, label)`: float32 `(batch, *patch_size, channels)` and
@@ -141,35 +141,37 @@ def build_dataset(
     Raises:
         ConfigError: `patch_size` has neither 2 nor 3 entries, memory for one batch is lacking,
             nothing answers at the address `service`, a policy mixes examples whose ids would
-            meet, or as `reader.examples_per_round`.
-        DataError: As `reader.find_shards`, or the data set has no objects.
+            meet, covariates are asked of synthetic cases, or as `reader.examples_per_round`.
+        DataError: As `reader.find_shards`, the data set has no objects, or synthetic cases would
+            be validated on.
     """
     if len(patch_size) not in (2, 3):
         raise ConfigError(
             f"data.patch_size needs 2 or 3 entries, got {list(patch_size)}. Write [height, width] "
             "for slices or [depth, height, width] for volumes."
         )
-    shards = find_shards(folder, manifest, splits, labels=labels)
+    repeats, kinds = repeats or {}, {"labels": labels, "synthetic": synthetic}
+    sources = find_sources(folder, manifest, splits, repeats, batch_size=batch_size, **kinds)
+    if batches is not None:
+        _check_real(sources)
     if with_instances:
         _check_instances(folder, manifest, augment)
+    if with_covariates and synthetic:
+        raise ConfigError("synthetic cases have no covariates. Leave them, or the cases, out.")
     foreground_fraction = foreground_fraction if labels else 0.0
     augment = augment or Augmentation([])
     on_device = augment.placement == "device"
     box = margin(augment, patch_size, manifest) if on_device else tuple(patch_size)
-    for_records, parallel, prefetch = _share_memory(
+    for_records, parallel, prefetch = share_memory(
         memory_bytes,
         box,
         batch_size,
         len(manifest["channels"]) + with_instances,  # ids take as much as a channel
-        shards,
+        sources,
         num_parallel_calls,
     )
-    repeats = repeats or {}
-    dataset = read_stream(
-        folder,
-        shards,
-        count=examples_per_round(manifest, shards, repeats),
-        repeats=repeats,
+    dataset = read_sources(
+        sources,
         seed=seed,
         foreground_fraction=foreground_fraction,
         batch_size=batch_size,
@@ -186,14 +188,14 @@ def build_dataset(
         augment,
         keys_of,
         _lookup("image", "covariates", covariate_vectors(manifest) if with_covariates else None),
-        _lookup("label", "target", target_indices(manifest) if with_targets else None),
+        _lookup("label", "target", _targets(manifest, synthetic) if with_targets else None),
         with_cases,
         with_instances,
     )
     number, count = part
     share = batch_size // count
     if count > 1:
-        dataset = dataset.filter(lambda index, _: index % batch_size // share == number)
+        dataset = dataset.filter(lambda index, *_: index % batch_size // share == number)
     dataset = dataset.map(make_example, parallel, deterministic=deterministic)
     dataset = dataset.batch(share, drop_remainder=True).map(make_batch)
     if service is not None:
@@ -272,6 +274,21 @@ def _keys_of(seed, batch_size, index):
     return Keys(make_keys(seed, index), make_keys(seed, -1 - index // batch_size))
 
 
+def _check_real(sources):
+    if any(source.synthetic for source in sources):
+        raise DataError(
+            f"the data set {sources[-1].folder} is synthetic: nothing is validated on it. Name "
+            "splits of a real one."
+        )
+
+
+def _targets(manifest, synthetic):
+    """`target_indices` of a data set, with those of synthetic cases, which are not known."""
+    ids, indices = target_indices(manifest)
+    more = list(synthetic.manifest["cases"]) if synthetic else []
+    return ids + more, np.concatenate([indices, np.full(len(more), -1, np.int32)])
+
+
 def _check_instances(folder, manifest, augment):
     if "instances" not in manifest:
         raise DataError(
@@ -290,8 +307,9 @@ def _example_maker(
     before = [(outer - inner) // 2 for outer, inner in zip(box, patch, strict=True)]
 
     @tf.autograph.experimental.do_not_convert
-    def make_example(index, serialized):
+    def make_example(index, order, synthetic, serialized):
         record = decode(serialized, instances=instances)
+        tf.debugging.assert_equal(record["synthetic"] != "", synthetic)
         record["image"] = tf.ensure_shape(record["image"], (None, None, None, channels))
         if not labels:
             record["label"] = tf.zeros(tf.shape(record["image"])[:3], record["label"].dtype)
@@ -300,7 +318,7 @@ def _example_maker(
             record["label"] = join(tf.cast(record["label"], tf.int32), ids)
         keys = keys_of(index[None])
         draws = uniform(keys.example, _PLACE, 5)[0]
-        start = random_start(record, patch, is_forced(index, foreground_fraction), draws)
+        start = random_start(record, patch, is_forced(order, foreground_fraction), draws)
         if options["steps"] and augment.placement != "device":
             image, label = augment_record(record, start, patch, keys, **options)
         else:
@@ -353,26 +371,3 @@ def _lookup(name, beside, known):
         return {name: tensor, beside: tf.gather(values, number)}
 
     return named
-
-
-def _share_memory(memory, box, batch_size, channels, shards, parallel):
-    """Bytes for records, the number of examples made at once and of batches kept ready."""
-    voxels = math.prod(box)
-    record = max(shard["bytes"] // shard["records"] for shard in shards)
-    records = sum(shard["bytes"] for shard in shards)
-    example = int(_ALLOCATED * (4 * record + voxels * (16 * channels + 32)))
-    batch = int(_ALLOCATED * batch_size * voxels * (4 * channels + 4))
-    reading = int(_ALLOCATED * 2 * min(OPEN_FILES, len(shards)) * record)
-    # Besides those kept ready: one being filled, one stacked, one mixed and one in use.
-    left = memory - min(records, memory // 2) - reading - 4 * batch
-    parallel = max(1, min(parallel or os.cpu_count(), (left - batch) // example))
-    prefetch = min(8, (left - parallel * example) // batch)
-    if prefetch < 1:
-        patches = reading + example + 5 * batch
-        least = -(-min(2 * patches, records + patches) >> 20)
-        raise ConfigError(
-            f"data.memory_mb is {memory >> 20}, but patches of {list(box)} in batches of "
-            f"{batch_size} need {least}. Set data.memory_mb={least}, or a smaller batch or patch."
-        )
-    # Records that come and go leave holes in the heap, as large as what is held of them.
-    return records if records <= memory // 2 else memory // 4, parallel, prefetch

@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from data_prep.records import decode_numpy
 from data_prep.records import read_records
 from data_prep.shards import chunk_boxes
+from data_prep.synthetic import check_mark
 from segkit.errors import ConfigError
 from segkit.errors import DataError
 from segkit.errors import nearest
@@ -172,14 +174,16 @@ def reading_errors(folder, manifest):
         manifest: Its manifest, as a dict.
 
     Raises:
-        DataError: A shard is corrupt; names it and the record's index.
+        DataError: A shard is corrupt; names it and the record's index. Or a record is synthetic
+            where the manifest says nothing of it.
     """
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
         for shard in manifest["shards"]:
-            for _ in read_records(Path(folder) / shard["file"]):
-                pass
+            path = Path(folder) / shard["file"]
+            for record in read_records(path):
+                check_mark(decode_numpy(record), manifest, path)
         raise
 
 

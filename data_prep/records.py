@@ -66,6 +66,8 @@ INSTANCES = {
     "instance": Feature("<u2", ("d", "h", "w"), packed=True),
     "source_instance": Feature("<u2", ("source_d", "source_h", "source_w"), packed=True),
 }
+# Only in records of cases that no scanner saw.
+SYNTHETIC = {"synthetic": Feature("text")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +88,7 @@ class Chunk:
         instance: uint16, shape `(d, h, w)`: which object a voxel belongs to, 0 none; ids are those
             of the case. `None` in a data set without objects.
         source_instance: uint16 ids on the source grid, beside `source_label`.
+        synthetic: What a network made the case of; `None` of a real case.
     """
 
     case_id: str
@@ -100,6 +103,7 @@ class Chunk:
     source_label: np.ndarray | None = None
     instance: np.ndarray | None = None
     source_instance: np.ndarray | None = None
+    synthetic: str | None = None
 
 
 def encode(chunk):
@@ -136,8 +140,9 @@ def encode(chunk):
         "source_shape": () if chunk.source_label is None else chunk.source_label.shape,
         "instance": chunk.instance,
         "source_instance": chunk.source_instance,
+        "synthetic": chunk.synthetic,
     }
-    features = FEATURES if chunk.instance is None else FEATURES | INSTANCES
+    features = _present(instances=chunk.instance is not None, synthetic=bool(chunk.synthetic))
     example = example_class()()
     for name, feature in features.items():
         entry, value = example.features.feature[name], values[name]
@@ -162,15 +167,16 @@ def decode(serialized, *, instances=False):
         `(d, h, w, c)`, to be read as `image * slope + intercept` with float32 `(c,)` each;
         `label` uint16 `(d, h, w)`, or `(0, 0, 0)` where the record has none; `spacing_mm` and
         `affine` float64; `foreground` int32 `(n, 4)`; `shape`, `origin`, `case_shape` and
-        `class_counts` int64; with `instances`, `instance` uint16 `(d, h, w)`.
+        `class_counts` int64; `synthetic`, empty of a real case; with `instances`, `instance`
+        uint16 `(d, h, w)`.
     """
     import tensorflow as tf
 
-    known = FEATURES | INSTANCES if instances else FEATURES
+    known = _present(instances=instances, synthetic=False)
     features = {name: f for name, f in known.items() if not name.startswith("source_")}
-    parsed = tf.io.parse_single_example(
-        serialized, {name: _tf_feature(tf, feature) for name, feature in features.items()}
-    )
+    specification = {name: _tf_feature(tf, feature) for name, feature in features.items()}
+    specification["synthetic"] = tf.io.FixedLenFeature([], tf.string, "")
+    parsed = tf.io.parse_single_example(serialized, specification)
     sizes = dict(zip("dhwc", tf.unstack(parsed["shape"]), strict=True))
     for name, feature in features.items():
         if feature.kind in ("int64", "text"):
@@ -213,7 +219,7 @@ def decode_numpy(serialized):
             f"the record has schema {schema}, this version reads {SCHEMA}. "
             "Prepare the data set again with this version."
         )
-    features = FEATURES | INSTANCES if "instance" in stored else FEATURES
+    features = _present(instances="instance" in stored, synthetic="synthetic" in stored)
     for name, feature in features.items():
         if feature.kind == "int64":
             found[name] = np.array(stored[name].int64_list.value, dtype=np.int64)
@@ -293,6 +299,11 @@ def read_records(path):
             index += 1
 
 
+def _present(*, instances, synthetic):
+    """The specification of a record with objects, or of a synthetic case."""
+    return FEATURES | (INSTANCES if instances else {}) | (SYNTHETIC if synthetic else {})
+
+
 def _broken(path, index, what):
     return DataError(f"{path}: record {index} {what}. Restore the file or prepare the data again.")
 
@@ -338,7 +349,7 @@ def _resolved(feature, values):
 
 
 def _to_bytes(chunk, name, value, values):
-    feature = (FEATURES | INSTANCES)[name]
+    feature = _present(instances=True, synthetic=True)[name]
     if feature.kind == "text":
         return value.encode("utf-8")
     if value is None:

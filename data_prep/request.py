@@ -10,7 +10,7 @@ from data_prep.manifest import SCHEMA
 from segkit.errors import DataError
 
 STATE = "conversion.json"
-SHARDS = ("fold*-?????-of-?????.tfrecord", "test-?????-of-?????.tfrecord")
+SHARDS = tuple(f"{split}-?????-of-?????.tfrecord" for split in ("fold*", "test", "synthetic"))
 # Options that other data sets are silent about: theirs are as before there were these.
 SILENT = ("roi_margin_mm", "first_stage", "instances", "normalization")
 

@@ -44,7 +44,7 @@ class ShardSpec:
     records: int
 
 
-def plan_shards(splits, shapes, *, num_channels, chunk, overlap):
+def plan_shards(splits, shapes, *, num_channels, chunk, overlap, in_order=False):
     """Assigns cases to files: sorted by a hash of the id, then cut into runs of equal length.
 
     A split gets one file per 128 MiB, at least four where it has as many cases, and no empty one.
@@ -55,6 +55,7 @@ def plan_shards(splits, shapes, *, num_channels, chunk, overlap):
         num_channels: Channels of the image.
         chunk: Longest side of a chunk, in voxels.
         overlap: Overlap of neighbouring chunks, in voxels.
+        in_order: Keep the order of `splits` in place of that of the hashes.
 
     Returns:
         List of `ShardSpec`, sorted by file name.
@@ -63,7 +64,8 @@ def plan_shards(splits, shapes, *, num_channels, chunk, overlap):
     voxels = {case: sum(math.prod(size) for _, size in boxes[case]) for case in splits}
     shards = []
     for split in sorted(set(splits.values())):
-        cases = sorted((case for case in splits if splits[case] == split), key=_hash)
+        cases = [case for case in splits if splits[case] == split]
+        cases = cases if in_order else sorted(cases, key=_hash)
         # Two bytes per image voxel and channel, one for the label.
         size = sum(voxels[case] for case in cases) * (2 * num_channels + 1)
         count = min(len(cases), max(MIN_SHARDS, math.ceil(size / TARGET_BYTES)))
@@ -140,25 +142,72 @@ def case_chunks(case, dataset, plan, *, chunk, overlap, in_slices=False):
     if source_ids is not None:
         ids = prepare_ids(source_ids, source, prepared, image)
         ids = split_slices(ids) if in_slices else ids
-    shape, ignored = prepared.image.shape[:3], ignored_class(dataset.classes)
+    yield from cut_case(
+        case.id,
+        prepared.image,
+        prepared.label,
+        classes=dataset.classes,
+        spacing_mm=prepared.geometry["spacing_mm"],
+        affine=prepared.affine,
+        chunk=chunk,
+        overlap=overlap,
+        ids=ids,
+        source_label=source,
+        source_instance=source_ids,
+    )
+
+
+def cut_case(
+    case,
+    image,
+    label,
+    *,
+    classes,
+    spacing_mm,
+    affine,
+    chunk,
+    overlap,
+    ids=None,
+    synthetic=None,
+    **on_source_grid,
+):
+    """Cuts a prepared case into chunks.
+
+    Args:
+        case: Its id.
+        image: float32, shape `(d, h, w, c)`.
+        label: Class indices `(d, h, w)`, or `None`.
+        classes: Names of the classes.
+        spacing_mm: Voxel size per axis, three numbers.
+        affine: Voxel index to RAS+ mm, shape `(4, 4)`.
+        chunk: As in `case_chunks`.
+        overlap: As in `case_chunks`.
+        ids: Which object a voxel belongs to, `(d, h, w)`, or `None`.
+        synthetic: As in `Chunk`.
+        **on_source_grid: `source_label` and `source_instance` of `Chunk`.
+
+    Yields:
+        `Chunk`, the one at origin 0 first.
+    """
+    shape, ignored = image.shape[:3], ignored_class(classes)
     for origin, size in chunk_boxes(shape, chunk=chunk, overlap=overlap):
         box = tuple(slice(o, o + n) for o, n in zip(origin, size, strict=True))
-        piece = None if prepared.label is None else prepared.label[box]
-        affine = prepared.affine.copy()
-        affine[:3, 3] += prepared.affine[:3, :3] @ origin
+        piece = None if label is None else label[box]
+        moved = affine.copy()
+        moved[:3, 3] += affine[:3, :3] @ origin
         yield Chunk(
-            case_id=case.id,
-            image=prepared.image[box],
+            case_id=case,
+            image=image[box],
             label=piece,
-            spacing_mm=np.array(prepared.geometry["spacing_mm"]),
-            affine=affine,
+            spacing_mm=np.array(spacing_mm),
+            affine=moved,
             origin=np.array(origin),
             case_shape=np.array(shape),
-            class_counts=class_counts(piece, len(dataset.classes)),
-            foreground=sample_foreground(piece, seed_of(f"{case.id} {origin}"), ignored),
-            source_label=source if not any(origin) else None,
+            class_counts=class_counts(piece, len(classes)),
+            foreground=sample_foreground(piece, seed_of(f"{case} {origin}"), ignored),
             instance=None if ids is None else ids[box],
-            source_instance=source_ids if not any(origin) else None,
+            synthetic=synthetic,
+            **({} if any(origin) else on_source_grid),
         )
 
 

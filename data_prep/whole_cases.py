@@ -8,6 +8,7 @@ import numpy as np
 from data_prep.manifest import shard_files
 from data_prep.records import decode_numpy
 from data_prep.records import read_records
+from data_prep.synthetic import check_mark
 
 
 class WholeCase(NamedTuple):
@@ -35,11 +36,17 @@ def read_cases(folder, manifest, split):
         folder: Folder of the data set.
         manifest: Its manifest.
         split: Name of the split.
+
+    Raises:
+        DataError: As `shard_files` and `read_records`, or a case is synthetic where the manifest
+            says nothing of it.
     """
     for path in shard_files(manifest, folder, [split]):
         chunks = map(decode_numpy, read_records(path))
         for case, parts in itertools.groupby(chunks, key=lambda chunk: chunk.case_id):
-            yield _join(case, list(parts))
+            parts = list(parts)
+            check_mark(parts[0], manifest, path)
+            yield _join(case, parts)
 
 
 def _join(case, parts):

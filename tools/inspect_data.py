@@ -19,6 +19,7 @@ from data_prep.contact_sheet import window
 from data_prep.joined_labels import label_of
 from data_prep.joined_labels import split
 from data_prep.manifest import load_manifest
+from data_prep.synthetic import SPLIT
 from segkit.config import load_config
 from segkit.errors import ConfigError
 from segkit.errors import exit_code
@@ -67,7 +68,7 @@ def main(argv=None):
 def inspect(args):
     """Reads, augments, draws and prints."""
     data, patch, policy, interpolation = settings(args)
-    manifest = load_manifest(data)
+    manifest = load_manifest(data, synthetic=True)
     patch = tuple(patch or default_patch(manifest))
     check(args, patch, manifest)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -143,15 +144,14 @@ def read_patches(data, manifest, patch, augment, count, seed):
     stream = build_dataset(
         data,
         manifest,
-        tuple(f"fold{n}" for n in range(manifest["folds"])),
+        tuple(f"fold{n}" for n in range(manifest["folds"])) or (SPLIT,),
         patch_size=patch,
         batch_size=1,
         seed=seed,
         foreground_fraction=1.0,
         augment=augment,
-        batches=count,
         with_instances="instances" in manifest,
-    )
+    ).take(count)
     with reading_errors(data, manifest):
         parts = [(image, label_of(label), spacing_mm) for image, label, _, _, spacing_mm in stream]
     return [tf.concat(part, axis=0) for part in zip(*parts, strict=True)]

@@ -1,6 +1,7 @@
 """Trains a model on a prepared data set, or on built-in phantoms when none is named."""
 
 import argparse
+import contextlib
 import json
 import os
 import runpy
@@ -20,15 +21,19 @@ from data_prep.checks import check_patch
 from data_prep.checks import check_soft_labels
 from data_prep.checks import check_splits
 from data_prep.checks import check_table
+from data_prep.checks import check_unseen
+from data_prep.checks import training_splits
 from data_prep.detectors import check_detector
 from data_prep.detectors import fit_detector
+from data_prep.synthetic import check_options
+from data_prep.synthetic import read_synthetic
 from segkit.config import load_config
 from segkit.errors import ConfigError
-from segkit.errors import DataError
 from segkit.errors import exit_code
 from segkit.errors import nearest
 from segkit.losses import LOSSES
 from segkit.models import DETECTORS
+from segkit.models import GENERATORS
 from segkit.models import MODELS
 from segkit.outputs import read_outputs
 from segkit.priors import count_priors
@@ -37,6 +42,7 @@ from segkit.tables import named_options
 from segkit.training import AVERAGES
 from segkit.training import OPTIMIZERS
 from segkit.training import PRETEXTS
+from segkit.training import TASKS
 from segkit.training.cluster import is_first_worker
 from segkit.training.cluster import number_of_workers
 from segkit.training.schedules import build_schedule
@@ -48,6 +54,7 @@ EXAMPLES = """examples:
   python tools/train.py --model unet3d --data data/hippocampus
   python tools/train.py --model unet3d --data data/hippocampus --resume
   python tools/train.py --config my.yaml --set train.epochs=50 --devices gpu:4
+  python tools/train.py --model spade_gan --data data/hippocampus   # makes images: train_gan.py
 """
 
 
@@ -95,6 +102,9 @@ def main(argv=None):
 
 def run(args):
     config = read_config(args)
+    if config.task or config.model.name in GENERATORS:
+        tool = runpy.run_path(str(Path(__file__).with_name("train_gan.py")))
+        return tool["run"](args)
     if config.pretext:
         raise ConfigError(
             "the config has a section pretext: use tools/pretrain.py, or take it out."
@@ -118,6 +128,7 @@ def run(args):
         check_unseen(config, manifest)
     check_soft_labels(config, read_outputs(manifest["classes"], config.loss.options))
     check_table(config, manifest)
+    read_synthetic(config, manifest)
     if args.resume:
         check_resumable(folder, config)
     progress = train(args, config, folder, manifest)
@@ -145,7 +156,7 @@ def read_config(args):
     overrides = [*args.set]
     if args.data:
         overrides.append(f"data.path={json.dumps(args.data)}")
-    tables = {"model": MODELS, "loss": LOSSES, "pretext": PRETEXTS}
+    tables = {"model": MODELS | GENERATORS, "loss": LOSSES, "pretext": PRETEXTS, "task": TASKS}
     config = load_config(path, overrides, tables)
     named_options(config.train.optimizer, "train.optimizer", OPTIMIZERS)
     build_schedule(config.train)
@@ -157,6 +168,7 @@ def read_config(args):
     policy = read_policy(config.augment.policy)
     config = replace(config, augment=replace(config.augment, policy=policy))
     check_detector(config)
+    check_options(config)
     return config
 
 
@@ -168,7 +180,11 @@ def find_data(config):
     path = config.data.path
     if not path:
         path = prepare_phantoms("cells" if config.model.name in DETECTORS else "ct")
-    config = replace(config, data=replace(config.data, path=str(Path(path).resolve())))
+    places = {"path": str(Path(path).resolve())}
+    if config.data.synthetic:
+        made = str(Path(config.data.synthetic["path"]).resolve())
+        places["synthetic"] = {**config.data.synthetic, "path": made}
+    config = replace(config, data=replace(config.data, **places))
     from data_prep.manifest import load_manifest
 
     manifest = load_manifest(config.data.path)
@@ -181,39 +197,6 @@ def check_workers(args, config):
         raise ConfigError(
             "several workers (TF_CONFIG) need --run and --data: the same folders for all of them, "
             "on a shared disk. Add them."
-        )
-
-
-def training_splits(data, manifest):
-    """Returns the names of the splits that train."""
-    if data.splits:
-        return tuple(data.splits)
-    if not manifest["classes"]:
-        return ("test",)  # that of all cases of a data set without labels
-    return tuple(f"fold{n}" for n in range(manifest["folds"]) if n != data.fold)
-
-
-def check_unseen(config, manifest):
-    """Refuses weights that have seen the cases to validate on, unless that was asked for."""
-    from data_prep.manifest import load_manifest
-
-    folder, fold = Path(config.train.initial_weights), f"fold{config.data.fold}"
-    if not (folder / "model.keras").is_file():
-        raise DataError(f"train.initial_weights: {folder} has no model.keras. Name a run folder.")
-    source, known = load_config(folder / "config.yaml"), load_manifest(folder)["cases"]
-    splits = training_splits(source.data, load_manifest(folder))
-    seen = {
-        entry["source_sha256"]
-        for case, entry in known.items()
-        if entry["split"] in splits and source.data.repeats.get(case, 1)
-    }
-    cases = manifest["cases"].items()
-    leaked = [c for c, e in cases if e["split"] == fold and e["source_sha256"] in seen]
-    if leaked and not source.data.splits:
-        raise ConfigError(
-            f"train.initial_weights: {folder} was trained on {len(leaked)} cases of {fold}, such "
-            f"as {leaked[0]}, so their scores would be too good. Train it with --set "
-            f"data.fold={config.data.fold}, or name its splits in data.splits if that is meant."
         )
 
 
@@ -247,13 +230,17 @@ def train(args, config, folder, manifest):
             loss = WithCaseClasses(loss, config.train.case_weight)
         return model, loss
 
-    data, objective = Path(config.data.path), None
+    data, objective, made = Path(config.data.path), None, read_synthetic(config, manifest)
     chosen = (training_splits(config.data, manifest), config.data.repeats), ((validation,), {})
-    batches = build_batches(config, data, manifest, augment, *chosen)
+    batches = build_batches(config, data, manifest, augment, *chosen, synthetic=made)
     if config.model.name in DETECTORS:
         batches, objective, prepare = with_objects(batches, manifest, prepare)
     print(f"Training {config.model.name} on {data}, validating on {validation}: {folder}")
-    with reading_errors(data, manifest):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(reading_errors(data, manifest))
+        if made:
+            print(f"{made.count} of {config.train.batch_size} patches per step: {made.folder}")
+            stack.enter_context(reading_errors(made.folder, made.manifest))
         return fit(
             folder,
             config,
@@ -307,8 +294,13 @@ def build_augmentation(config, manifest, num_classes, strategy):
     return augment, device_augmentation(augment, patch, num_classes, **kept)
 
 
-def build_batches(config, data, manifest, augment, training, held_out, *, labels=True):
-    """Returns the `Batches` of a run; `training` and `held_out` are pairs `(splits, repeats)`."""
+def build_batches(
+    config, data, manifest, augment, training, held_out, *, labels=True, synthetic=None
+):
+    """Returns the `Batches` of a run; `training` and `held_out` are pairs `(splits, repeats)`.
+
+    What is `synthetic`, a `data_prep.synthetic.Synthetic`, is for training alone.
+    """
     from data_prep.pipeline import build_dataset
     from segkit.training.fit import Batches
 
@@ -327,21 +319,22 @@ def build_batches(config, data, manifest, augment, training, held_out, *, labels
     network = config.model.options
     beside = {
         "with_covariates": bool(network.get("covariates")),
-        "with_targets": bool(network.get("case_classes")),
+        "with_targets": bool(network.get("case_classes") or network.get("classes")),
         "with_instances": config.model.name in DETECTORS,
     }
 
     def train_batches(first_example, part):
         options = {"deterministic": config.data.deterministic, "service": config.data.service}
         options |= {"augment": augment, "start_index": first_example, "part": part}
-        return stream(*training, **options, **beside)
+        return stream(*training, synthetic=synthetic, **options, **beside)
 
     def validation_batches(part):
         return stream(*held_out, part=part, batches=config.train.validation_batches, **beside)
 
     def inspect(first_example):
         changes = augment._replace(placement="input")
-        batches = stream(*training, augment=changes, start_index=first_example, with_cases=True)
+        options = {"augment": changes, "start_index": first_example, "synthetic": synthetic}
+        batches = stream(*training, with_cases=True, **options)
         case, image, label = next(batches.as_numpy_iterator())
         return [name.decode() for name in case], image, label
 

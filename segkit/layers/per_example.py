@@ -35,3 +35,20 @@ def uniform(name, seeds, batch, shape):
     top = [ops.cast(ops.right_shift(word, 8), "int32") for word in words]
     numbers = ops.cast(ops.concatenate(top, axis=-1)[:, :count], "float32") * 2.0**-24
     return ops.reshape(numbers, (-1, *shape))
+
+
+def normal(name, seeds, batch, shape):
+    """Draws standard normal numbers from those of `uniform`, by the method of Box and Muller.
+
+    Args:
+        name: As in `uniform`.
+        seeds: As in `uniform`.
+        batch: As in `uniform`.
+        shape: As in `uniform`.
+
+    Returns:
+        float32, shape `(batch, *shape)`.
+    """
+    pairs = uniform(name, seeds, batch, (2, *shape))
+    radius = ops.sqrt(-2.0 * ops.log(1.0 - pairs[:, 0]))
+    return radius * ops.cos(2.0 * math.pi * pairs[:, 1])

@@ -31,3 +31,8 @@ PRETEXTS = {
     "jigsaw": "segkit.training.puzzles:jigsaw",
     "rotation": "segkit.training.puzzles:rotation",
 }
+
+TASKS = {
+    "labels": "segkit.training.adversarial.tasks:Labels",
+    "noise": "segkit.training.adversarial.tasks:Noise",
+}

@@ -7,10 +7,12 @@ be changed.
 import logging
 import sys
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from segkit.config import config_from_dict
+from segkit.layers.spectral_norm import SpectralConvolution
 from segkit.losses import LOSSES
 from segkit.losses import build_loss
 from segkit.metrics.counts import class_counts
@@ -18,7 +20,6 @@ from segkit.models import build_model
 from segkit.training.devices import make_strategy
 from segkit.training.learner import build_learner
 from segkit.training.learner import distribute
-from segkit.training.learner import make_steps
 from segkit.training.step import full_resolution
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)  # about retracing
@@ -48,7 +49,8 @@ NEEDED = {
     "dice": {"group_size": 2},
     "region_ce_dice": {"regions": REGIONS, "class_order": [1, 2, 1]},
 }
-SUMMED = [name for name in LOSSES if name not in ("weighted_sum", "mask_rcnn")]
+OTHERS = ("weighted_sum", "mask_rcnn", "adversarial")
+SUMMED = [name for name in LOSSES if name not in OTHERS]
 EVERY_LOSS = {"parts": [{name: NEEDED.get(name, {})} for name in SUMMED]}
 
 
@@ -63,7 +65,15 @@ def batches(part=(0, 1)):
     return data.batch(BATCH, drop_remainder=True)
 
 
-def train(strategy, model, loss="ce_dice", loss_options=None, **settings):
+def spectral_network(num_classes, input_shape):
+    """Two convolutions with spectral norm."""
+    image = keras.Input(input_shape, name="image")
+    x = keras.layers.ReLU()(SpectralConvolution(8, (3, 3), name="first")(image))
+    logits = SpectralConvolution(num_classes, (3, 3), dtype="float32", name="logits")(x)
+    return keras.Model(image, logits)
+
+
+def train(strategy, model, loss="ce_dice", loss_options=None, network="unet", **settings):
     """Returns losses and their terms, gradient norms, counts and weights after a few steps."""
     defaults = {"optimizer": {"name": "sgd", "momentum": 0.5}, "learning_rate": 0.1}
     raw = {"epochs": 1, "steps_per_epoch": STEPS, "batch_size": BATCH, **defaults, **settings}
@@ -77,15 +87,15 @@ def train(strategy, model, loss="ce_dice", loss_options=None, **settings):
     ).train
 
     def build():
-        network = build_model("unet", CLASSES, (*SIDES, 1), **model)
-        return network, build_loss(loss, **(loss_options or {}))
+        built = build_model(network, CLASSES, (*SIDES, 1), **model)
+        return built, build_loss(loss, **(loss_options or {}))
 
     learner = build_learner(config, strategy, build)
 
     def count(labels, logits):
         return class_counts(labels, full_resolution(logits), CLASSES)
 
-    step, validate = make_steps(learner, config, strategy, count)
+    step, validate = learner.make_steps(config, strategy, count)
     results, held_out = [], []
     for number, batch in enumerate(distribute(strategy, BATCH, batches)):
         first = tf.constant(number * BATCH, tf.int64)

@@ -186,7 +186,7 @@ def test_a_conversion_killed_midway_goes_on_and_gives_the_same_bytes(task, tmp_p
     kept = {p.name: p.stat().st_mtime_ns for p in out.glob("*.tfrecord")}
     # Two workers go on until the parent sees the third shard: how far is up to the scheduler.
     assert len(kept) == 3 if workers == 1 else len(kept) >= 3
-    with pytest.raises(DataError, match="unfinished. Run the same"):
+    with pytest.raises(DataError, match="unfinished. Run the same command"):
         load_manifest(out)
     (out / ".fold0-00000-of-00002.tfrecord.123.tmp").write_bytes(b"left behind")
     assert run(task, out)[1] == 10 - len(kept)
@@ -339,7 +339,7 @@ def test_an_unwritable_folder_is_named(task, tmp_path):
 
 def test_a_full_disk_is_noticed_before_the_first_shard(task, tmp_path, monkeypatch):
     usage = type("usage", (), {"free": 1000})
-    monkeypatch.setattr("data_prep.convert.shutil.disk_usage", lambda folder: usage)
+    monkeypatch.setattr("data_prep.writing.shutil.disk_usage", lambda folder: usage)
     with pytest.raises(DataError, match="needs about 0 MB.*Free some space"):
         run(task, tmp_path / "out")
     assert not any((tmp_path / "out").iterdir())

@@ -75,7 +75,7 @@ def test_a_missing_data_set_says_how_to_make_one(tmp_path):
 
 def test_an_unfinished_data_set_says_how_to_go_on(tmp_path):
     (tmp_path / "conversion.json").write_text("{}")
-    with pytest.raises(DataError, match="unfinished. Run the same"):
+    with pytest.raises(DataError, match="unfinished. Run the same command"):
         load_manifest(tmp_path)
 
 

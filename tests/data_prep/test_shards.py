@@ -62,6 +62,15 @@ def test_shards_do_not_depend_on_the_order_of_the_cases():
     assert shards_of(splits) == shards_of(dict(reversed(splits.items())))
 
 
+def test_cases_keep_their_order_where_that_is_asked_for():
+    cases = [f"synthetic-{n:06d}" for n in (7, 3, 5, 1, 9, 2)]
+    shapes = dict.fromkeys(cases, (8, 8, 8))
+    splits = dict.fromkeys(cases, "synthetic")
+    shards = plan_shards(splits, shapes, num_channels=1, chunk=8, overlap=0, in_order=True)
+    assert [case for shard in shards for case in shard.cases] == cases
+    assert len(shards) == 4
+
+
 def test_a_large_split_gets_one_shard_per_128_mebibytes():
     # 12 cases of 128^3 voxels at 3 bytes are 72 MiB in all. Of 256^3, each 8 chunks of 160^3
     # (starts 0 and 96): 12 * 8 * 160^3 * 3 bytes = 1125 MiB, that is 8.8 times 128 MiB.

@@ -1,0 +1,108 @@
+"""What benchmarks of trainings share: runs in processes of their own, and scores in pairs.
+
+Every run is a folder. What is finished is not done again, and what was interrupted goes on.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from segkit.training.checkpoint import list_checkpoints
+
+ROOT = Path(__file__).resolve().parents[1]
+RESAMPLES = 2000
+
+
+def train(tool, folder, config, settings, *arguments):
+    """Runs a training to its end, or goes on with it; does nothing when it has ended.
+
+    Args:
+        tool: Script in `tools`.
+        folder: Run folder; the config is kept in `configs` beside it.
+        config: YAML file to begin with.
+        settings: Dict `"section.key" -> value` of what differs.
+        *arguments: Further ones of the tool.
+    """
+    finished = folder / "finished"
+    if finished.exists():
+        return
+    content = yaml.safe_load(Path(config).read_text())
+    for key, value in settings.items():
+        section, _, name = key.partition(".")
+        content.setdefault(section, {})[name] = value
+    path = folder.parent / "configs" / f"{folder.name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    resume = ["--resume"] if list_checkpoints(folder / "checkpoints") else []
+    call(tool, "--config", path, "--run", folder, *arguments, *resume)
+    with open(folder / "history.csv", newline="") as file:
+        if len(list(csv.DictReader(file))) < content["train"]["epochs"]:  # asked to stop, and saved
+            raise SystemExit(f"{folder.name} was stopped. Repeat the command to go on.")
+    finished.touch()
+
+
+def score(folder, fold):
+    """Returns the report of tools/evaluate.py on the whole cases of a fold, made if need be."""
+    report = folder / "evaluation" / f"fold{fold}" / "results.json"
+    if not report.exists():
+        call("evaluate.py", "--run", folder, "--split", f"fold{fold}")
+    return json.loads(report.read_text())
+
+
+def call(tool, *arguments):
+    """Runs a tool in a process of its own; ends this one if it fails."""
+    name = Path(arguments[arguments.index("--run") + 1]).name
+    print(f"== {tool} {name}", flush=True)
+    command = [sys.executable, ROOT / "tools" / tool, *map(str, arguments)]
+    # The package beside this script, also where another copy is installed.
+    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    if result.returncode:
+        raise SystemExit(f"{tool} did not finish {name}. Repeat the command to go on.")
+
+
+def overrides(*texts):
+    """Returns the arguments that set config keys."""
+    return [part for text in texts for part in ("--set", text)]
+
+
+def leave_out(manifest, validation, count, seed):
+    """Returns `data.repeats` that leaves `count` cases of the training folds.
+
+    Which ones depends on the seed, by hash; more cases hold those of fewer.
+    """
+    folds = {f"fold{n}" for n in range(manifest["folds"])} - {validation}
+    cases = [case for case, entry in manifest["cases"].items() if entry["split"] in folds]
+    ranked = sorted(cases, key=lambda case: hashlib.sha256(f"{seed}:{case}".encode()).digest())
+    if count > len(ranked):
+        raise SystemExit(f"--labels {count}: the training folds have {len(ranked)} cases.")
+    return dict.fromkeys(sorted(ranked[count:]), 0)
+
+
+def case_scores(report):
+    """Mean foreground Dice of each case, in the order of their names; NaN without foreground."""
+    dice = [report["per_case"][case]["dice"][1:] for case in sorted(report["per_case"])]
+    return np.nanmean(np.array(dice, float), axis=1)
+
+
+def paired_gain(before, after):
+    """Compares two arrays of scores `(seeds, cases)`, paired in both.
+
+    Returns:
+        Dict of `gain`, the mean of `after - before`, and `interval`, its 95 % percentile bootstrap
+        over seeds and cases.
+    """
+    gain = after - before
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(RESAMPLES):
+        seeds = rng.integers(len(gain), size=len(gain))
+        cases = rng.integers(gain.shape[1], size=gain.shape[1])
+        draws.append(np.nanmean(gain[np.ix_(seeds, cases)]))
+    return {"gain": np.nanmean(gain), "interval": np.percentile(draws, (2.5, 97.5)).tolist()}
