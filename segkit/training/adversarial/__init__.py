@@ -1,0 +1,1 @@
+"""Generative adversarial training: tasks, and what is done to images for them."""
