@@ -9,6 +9,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from segkit.layers.per_example import normal
 from segkit.layers.per_example import uniform
 
 _PIECES = 3  # largest number of boxes, strokes or bands that a hole is made of
@@ -20,12 +21,6 @@ def between(name, batch, limits):
     low, high = limits
     return low + (high - low) * uniform(name, None, batch, ())
 
-
-def normal(name, batch, shape):
-    """Draws standard normal numbers for each example, float32 `(batch, *shape)`."""
-    numbers = uniform(name, None, batch, (2, *shape))
-    radius = tf.sqrt(-2.0 * tf.math.log(numbers[:, 0] + 2.0**-25))
-    return radius * tf.cos(2.0 * math.pi * numbers[:, 1])  # Box and Muller
 
 
 def draw_holes(batch, sides, *, share, kinds):
