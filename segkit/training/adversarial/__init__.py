@@ -1,1 +1,1 @@
-"""Generative adversarial training: tasks, and what is done to images for them."""
+"""Training a generator against a critic: tasks, the two turns, what is watched."""
