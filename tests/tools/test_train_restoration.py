@@ -1,6 +1,5 @@
 """Inpainters, restorers and translators, from training to the image file."""
 
-import json
 import runpy
 from pathlib import Path
 
@@ -61,9 +60,7 @@ def test_a_network_is_trained_and_restores_an_image_file(model, phantom_data, st
 
 
 @pytest.mark.slow
-def test_a_translator_is_trained_with_a_segmenter_and_goes_on_where_it_was_stopped(
-    phantom_data, study, tmp_path
-):
+def test_a_translator_is_trained_with_a_segmenter_and_restores(phantom_data, study, tmp_path):
     segmenter = trained("unet", phantom_data, tmp_path / "segmenter")
     more = [f"data.style={phantom_data}", f"task.segmenter={segmenter}", "loss.consistency=1.0"]
     run = trained("cycle_gan", phantom_data, tmp_path / "run", *more)
@@ -72,7 +69,7 @@ def test_a_translator_is_trained_with_a_segmenter_and_goes_on_where_it_was_stopp
     terms = {name for name in row if "consistency" in name or "cycle" in name}
     assert any("train" in name and "consistency" in name for name in terms)
     style = load_manifest(phantom_data)
-    assert json.loads((run / "dataset.json").read_text())["style"] == {
+    assert load_manifest(run)["style"] == {
         "name": style["name"],
         "preprocess": style["preprocess"],
     }
@@ -96,7 +93,11 @@ def test_the_second_data_set_comes_in_an_order_of_its_own(phantom_data, tmp_path
     streams, both = [batches(c) for c in (config, other)], tool["joined"]
     zipped, prepare = both(streams[0], None, streams[1], None)
     assert prepare is None
-    images, label = next(zipped.train(0, (0, 1)).as_numpy_iterator())
+    pairs = zipped.train(0, (0, 1)).as_numpy_iterator()
+    images, label = next(pairs)
+    resumed, _ = next(zipped.train(2, (0, 1)).as_numpy_iterator())
+    for name, image in next(pairs)[0].items():
+        np.testing.assert_array_equal(resumed[name], image)
     alone, expected = next(streams[0].train(0, (0, 1)).as_numpy_iterator())
     np.testing.assert_array_equal(images["image"], alone)
     np.testing.assert_array_equal(label, expected)

@@ -12,7 +12,7 @@ from segkit.training.adversarial.degrade import add_rician_noise
 from segkit.training.adversarial.degrade import draw_holes
 from segkit.training.adversarial.degrade import lower_contrast
 from segkit.training.adversarial.degrade import lower_resolution
-from segkit.training.step import example_keys
+from segkit.training.replica import example_keys
 
 SIDES = {2: (24, 30), 3: (8, 12, 10)}
 

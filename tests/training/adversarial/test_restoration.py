@@ -11,7 +11,7 @@ from segkit.layers.step_context import step_context
 from segkit.losses.adversarial import AdversarialLoss
 from segkit.training.adversarial.tasks import Patches
 from segkit.training.adversarial.tasks import build_task
-from segkit.training.step import example_keys
+from segkit.training.replica import example_keys
 
 SHAPE = (12, 16, 2)
 PATCHES = Patches(SHAPE)

@@ -16,8 +16,8 @@ from segkit.training.adversarial.style import Segmenter
 from segkit.training.adversarial.style import StyleGame
 from segkit.training.adversarial.tasks import Patches
 from segkit.training.adversarial.tasks import build_task
+from segkit.training.replica import example_keys
 from segkit.training.run import create_run
-from segkit.training.step import example_keys
 
 SHAPE = (8, 10, 1)
 
@@ -157,6 +157,22 @@ def test_the_segmenter_learns_nothing_and_the_translator_learns_from_it():
     gradients = tape.gradient(total, [v.value for v in forth.model.trainable_variables])
     assert all(tf.reduce_any(g != 0) for g in gradients)
     assert len(back.model.trainable_variables) == 2
+
+
+def test_xla_changes_nothing():
+    batch = tf.nest.map_structure(tf.constant, images())
+    labels = tf.cast(batch["image"][..., 0] > 0, tf.int32)
+    weights = {"cycle": 10.0, "identity": 5.0, "consistency": 1.0, "r1": 1.0}
+    game = game_of(AdversarialLoss(**weights), segmenter=Segmenter(thresholder()))
+    for play in (game.generator_terms, game.critic_terms):
+
+        def terms(play=play):
+            with step_context(example_keys(0, tf.range(3, dtype=tf.int64))):
+                return play(batch, labels)[0]
+
+        compiled = tf.function(terms, jit_compile=True, autograph=False)()
+        for name, value in terms().items():
+            np.testing.assert_allclose(compiled[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_a_sample_is_the_source_in_the_style_beside_a_real_image_of_it():
