@@ -7,7 +7,7 @@ what to look at.
 import math
 from statistics import median
 
-PATIENCE = 3  # epochs in a row
+PATIENCE = 5  # epochs in a row
 COLLAPSED = 0.1  # spread of made images over that of real ones
 SURE, UNSURE = 0.98, 0.02  # accuracy of a critic that wins; distance from 1/2 of one that guesses
 FLAT = 0.01  # change of the critic's loss over these epochs, relative

@@ -62,15 +62,13 @@ class Task:
         paired: Whether an image is made of something that belongs to the real one, voxel by voxel,
             so that the two can be compared.
         labelled: Whether it takes label maps, of class indices.
-        styled: Whether it takes a second data set (`data.style`): its batches of images are dicts
-            of `image` and `style`, and labels belong to the first.
         metric: What the run is judged by, see `segkit.training.adversarial.objective`: `psnr` where
             there is one right answer, else `realism`.
         gives: Names of the generator's inputs that an example holds.
         condition_channels: Channels that the critic sees beside an image.
     """
 
-    paired = labelled = styled = False
+    paired = labelled = False
     metric = "realism"
     gives = ()
     condition_channels = 0
