@@ -19,10 +19,13 @@ class LeakySum(keras.layers.Layer):
         self.slope = slope
 
     def call(self, inputs):
+        """Returns the inputs, times the slope where they are below 0."""
         return ops.where(inputs > 0, inputs, self.slope * inputs)
 
     def compute_output_shape(self, input_shape):
+        """Returns the shape of the inputs."""
         return input_shape
 
     def get_config(self):
+        """Returns the slope beside what every layer has."""
         return {**super().get_config(), "slope": self.slope}
