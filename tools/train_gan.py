@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from data_prep.augment.policy import parse_policy
+from data_prep.checks import check_style
 from data_prep.splits import hold_out
 from segkit.errors import ConfigError
 from segkit.errors import DataError
@@ -64,7 +65,7 @@ def run(args):
     if not args.resume and is_first_worker():
         check_new(folder)
     config, manifest = training.find_data(config)
-    config, style = find_style(config, manifest)
+    config, manifest, style = find_style(config, manifest)
     for one in filter(None, (manifest, style)):
         check_data(config, one)
     check_case_classes(config, manifest)
@@ -123,19 +124,34 @@ def critic_options(config):
 
 
 def find_style(config, manifest):
-    """Returns the config with `data.style` resolved, and that data set's manifest or `None`."""
+    """Returns the config with paths of the task `style` resolved, and both manifests.
+
+    That of the data set then holds how the other one was prepared, which tools/restore.py undoes;
+    the second is `None` for other tasks.
+    """
     if not config.data.style:
-        return config, None
+        return config, manifest, None
     from data_prep.manifest import load_manifest
 
     path = str(Path(config.data.style).resolve())
     style = load_manifest(path)
-    if len(style["channels"]) != len(manifest["channels"]):
-        raise ConfigError(
-            f"data.style {path} has {len(style['channels'])} channels, and the data set has "
-            f"{len(manifest['channels'])}. Both must have the same ones."
-        )
-    return replace(config, data=replace(config.data, style=path)), style
+    check_style(config.data, manifest, style)
+    config = replace(config, data=replace(config.data, style=path))
+    options = dict(config.task.options)
+    if options.get("segmenter"):
+        options["segmenter"] = str(Path(options["segmenter"]).resolve())
+        config = replace(config, task=replace(config.task, options=options))
+    kept = {"name": style["name"], "preprocess": style["preprocess"]}
+    return config, {**manifest, "style": kept}, style
+
+
+def style_config(config):
+    """Returns the config of the stream of the second data set: its cases in an order of its own.
+
+    With the order of the first one, two data sets of the same cases would come in pairs.
+    """
+    data = replace(config.data, path=config.data.style, splits=[], repeats={})
+    return replace(config, data=data, train=replace(config.train, seed=config.train.seed + 1))
 
 
 def check_data(config, manifest):
@@ -187,7 +203,7 @@ def train(args, config, folder, manifest, style):
     data = Path(config.data.path)
     batches, prepare, held_out = build_streams(config, data, manifest, strategy)
     if style:
-        other = build_streams(config, Path(config.data.style), style, strategy)
+        other = build_streams(style_config(config), Path(config.data.style), style, strategy)
         batches, prepare = joined(batches, prepare, *other[:2])
 
     def validation(part):

@@ -11,6 +11,7 @@ LAYERS = {
     "conv_lstm": "segkit.layers.conv_lstm:ConvLSTM",
     "dropout": "segkit.layers.dropout:Dropout",
     "stochastic_depth": "segkit.layers.stochastic_depth:StochasticDepth",
+    "leaky_sum": "segkit.layers.leaky_sum:LeakySum",
     "linear_upsampling": "segkit.layers.linear_upsampling:LinearUpsampling",
     "mirror_padding": "segkit.layers.mirror_padding:MirrorPadding",
     "crop_like": "segkit.layers.mirror_padding:CropLike",

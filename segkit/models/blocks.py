@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from keras import layers
 
 from segkit.layers.dropout import Dropout
+from segkit.layers.leaky_sum import LeakySum
 from segkit.layers.normalization import normalization as make_normalization
 from segkit.layers.stochastic_depth import StochasticDepth
 
@@ -103,4 +104,6 @@ def residual_stage(x, filters, *, kernel, stride, convs, style, name, stochastic
     if stochastic_depth:
         x = StochasticDepth(stochastic_depth, name=f"{name}_depth")(x)
     x = layers.Add(name=f"{name}_add")([start, x])
+    if style.normalization == "none":
+        return LeakySum(style.slope, name=f"{name}_relu{convs}")(x)
     return relu(x, style=style, name=name, number=convs)

@@ -33,6 +33,9 @@ PRETEXTS = {
 }
 
 TASKS = {
+    "enhancement": "segkit.training.adversarial.restoration:Enhancement",
+    "inpainting": "segkit.training.adversarial.restoration:Inpainting",
     "labels": "segkit.training.adversarial.tasks:Labels",
     "noise": "segkit.training.adversarial.tasks:Noise",
+    "style": "segkit.training.adversarial.style:Style",
 }
