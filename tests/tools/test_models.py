@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from segkit.models import GENERATORS
 from segkit.models import MODELS
 from segkit.models.measure.network import measure_network
 from tools import models
@@ -30,7 +31,9 @@ def test_all_networks_are_tabulated_as_their_configs_have_them(tmp_path, capsys)
     path = tmp_path / "all.csv"
     assert models.main(["--csv", str(path)]) == 0
     table = rows(path)
-    assert [row["model"] for row in table] == [name for name in MODELS if name != "mask_rcnn"]
+    names = [name for name in MODELS if name != "mask_rcnn"]
+    assert [row["model"] for row in table] == [*names, *GENERATORS]
+    assert next(row for row in table if row["model"] == "spade")["receptive_field"] == "unknown"
     unet = next(row for row in table if row["model"] == "unet")
     costs = measure_network("unet", 2, (64, 64, 1), filters=16, downsamplings=3).costs
     assert unet["input"] == "64 x 64 x 1"

@@ -8,6 +8,7 @@ from keras import ops
 
 from segkit.layers.film import FiLM
 from segkit.layers.modality_fusion import ModalityFusion
+from segkit.layers.modulated import ModulatedConvolution
 from segkit.models import build_model
 from segkit.models.measure.costs import measure_costs
 from segkit.models.measure.graph import read_graph
@@ -136,3 +137,12 @@ def test_parameters_are_those_of_the_network_without_a_value_for_any():
     found = measure_network("fcn8s", 21, (64, 64, 3))
     assert found.costs.parameters == 134_489_759  # worked out by hand in tests/models/test_fcn.py
     assert min(found.field) > 404
+
+
+def test_a_style_beside_a_map_does_not_say_how_often_a_kernel_works():
+    image, style = keras.Input((8, 4, 3)), keras.Input((3,))
+    x = ModulatedConvolution(5, (3, 3))([image, style])  # 32 positions, 9 * 3 * 5: 4320
+    x = FiLM()([x, style])  # 3 * 10, once: 30
+    costs = costs_of(keras.Model([image, style], x))
+    assert costs.multiply_adds == 4320 + 30
+    assert costs.uncounted == []

@@ -165,3 +165,8 @@ def test_a_vector_beside_the_image_does_not_count():
     graph = read_graph(model)
     assert list(graph.outputs) == ["logits", "case"]
     assert receptive_field(graph)[0] == (3, 3)
+
+
+def test_an_image_from_noise_has_no_receptive_field():
+    model = build_model("dcgan", 0, (8, 8, 1), filters=8, upsamplings=1)
+    assert receptive_field(read_graph(model)) == (None, [])
