@@ -1,9 +1,9 @@
 """The whole configuration schema, and the strict loader of `configs/NAME.yaml`.
 
-A config is a flat typed YAML file, two levels deep: `model data augment loss pretext train
-inference`. `model`, `loss` and `pretext` name a component; their other keys are the keyword-only
-arguments of its builder. Precedence: file, then `--set section.key=value`. Nothing here imports
-TensorFlow.
+A config is a flat typed YAML file, two levels deep: `model data augment loss pretext task train
+inference`. `model`, `loss`, `pretext` and `task` name a component; their other keys are the
+keyword-only arguments of its builder. Precedence: file, then `--set section.key=value`. Nothing
+here imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class DataConfig:
             (`grpc://host:port`, see tools/serve_data.py), or `null`.
         repeats: How often each training case is seen per round, case id -> 0 or more; a case
             that is not named: once.
+        style: Folder of a second data set, whose look a generator learns (task `style`), or `null`.
     """
 
     path: str | None = None
@@ -64,6 +65,7 @@ class DataConfig:
     deterministic: bool = True
     service: str | None = None
     repeats: dict = field(default_factory=dict)
+    style: str | None = None
 
     def __post_init__(self):
         _require(len(self.patch_size) in (2, 3), "data.patch_size", self.patch_size, "2 or 3 sides")
@@ -226,6 +228,7 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: Component
     pretext: Component | None = None
+    task: Component | None = None
     train: TrainConfig
     inference: InferenceConfig = field(default_factory=InferenceConfig)
 
@@ -241,6 +244,7 @@ class Config:
 
 PLACEMENTS = ("input", "device")
 INTERPOLATIONS = ("linear", "cubic")
+OPTIONAL = ("pretext", "task")  # sections that a config need not have
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 _SECTIONS = {
     "model": Component,
@@ -248,6 +252,7 @@ _SECTIONS = {
     "augment": AugmentConfig,
     "loss": Component,
     "pretext": Component,
+    "task": Component,
     "train": TrainConfig,
     "inference": InferenceConfig,
 }
@@ -303,7 +308,7 @@ def config_from_dict(raw, tables=None):
     sections = {}
     for section, kind in _SECTIONS.items():
         values = _as_mapping(raw.get(section), section)
-        if section == "pretext" and not values:
+        if section in OPTIONAL and not values:
             sections[section] = None
         elif kind is Component:
             table = (tables or {}).get(section)

@@ -42,6 +42,7 @@ TABLES = (
     "segkit.training:SCHEDULES",
     "segkit.training:AVERAGES",
     "segkit.training:PRETEXTS",
+    "segkit.training:TASKS",
     "data_prep.layouts:LAYOUTS",
     "data_prep.augment:TRANSFORMS",
 )

@@ -35,3 +35,20 @@ def uniform(name, seeds, batch, shape):
     top = [ops.cast(ops.right_shift(word, 8), "int32") for word in words]
     numbers = ops.cast(ops.concatenate(top, axis=-1)[:, :count], "float32") * 2.0**-24
     return ops.reshape(numbers, (-1, *shape))
+
+
+def normal(name, batch, shape):
+    """Draws numbers of the standard normal distribution; only within a training step.
+
+    Args:
+        name: As in `uniform`, and so are the others.
+        batch: Number of examples.
+        shape: Shape of the numbers of one example.
+
+    Returns:
+        float32, shape `(batch, *shape)`.
+
+    Reference: Box and Muller, 1958, doi:10.1214/aoms/1177706645.
+    """
+    first, second = (uniform(f"{name}_{part}", None, batch, shape) for part in ("radius", "angle"))
+    return ops.sqrt(-2.0 * ops.log(1.0 - first)) * ops.cos(2.0 * math.pi * second)

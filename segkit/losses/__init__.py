@@ -22,6 +22,7 @@ LOSSES = {
     "region_ce_dice": "segkit.losses.region_ce_dice:region_ce_dice",
     "weighted_sum": "segkit.losses.weighted_sum:WeightedSum",
     "mask_rcnn": "segkit.losses.mask_rcnn:MaskRCNNLoss",
+    "adversarial": "segkit.losses.adversarial:AdversarialLoss",
 }
 
 

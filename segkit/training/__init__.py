@@ -31,3 +31,11 @@ PRETEXTS = {
     "jigsaw": "segkit.training.puzzles:jigsaw",
     "rotation": "segkit.training.puzzles:rotation",
 }
+
+TASKS = {
+    "enhancement": "segkit.training.adversarial.restoration:Enhancement",
+    "inpainting": "segkit.training.adversarial.restoration:Inpainting",
+    "labels": "segkit.training.adversarial.tasks:Labels",
+    "noise": "segkit.training.adversarial.tasks:Noise",
+    "style": "segkit.training.adversarial.style:Style",
+}

@@ -48,7 +48,8 @@ NEEDED = {
     "dice": {"group_size": 2},
     "region_ce_dice": {"regions": REGIONS, "class_order": [1, 2, 1]},
 }
-SUMMED = [name for name in LOSSES if name not in ("weighted_sum", "mask_rcnn")]
+OTHERS = ("weighted_sum", "mask_rcnn", "adversarial")
+SUMMED = [name for name in LOSSES if name not in OTHERS]
 EVERY_LOSS = {"parts": [{name: NEEDED.get(name, {})} for name in SUMMED]}
 
 

@@ -19,8 +19,8 @@ NEEDED = {
 SPATIAL = {"boundary", "cldice"}  # depend on where voxels lie
 HARD_ONLY = {"boundary", "lovasz", "region_ce_dice"}
 
-# Mask R-CNN's is no loss of voxels: test_mask_rcnn.py.
-NAMES = [name for name in LOSSES if name != "mask_rcnn"]
+# These are no losses of voxels: test_mask_rcnn.py, test_adversarial.py.
+NAMES = [name for name in LOSSES if name not in ("mask_rcnn", "adversarial")]
 every_loss = pytest.mark.parametrize("name", NAMES)
 
 

@@ -1,0 +1,1 @@
+"""Training a generator against a critic: tasks, the two turns, what is watched."""
