@@ -32,6 +32,13 @@ class Extractor(NamedTuple):
         return np.concatenate(parts)
 
 
+def of_random_convolutions():
+    """Returns the extractor that needs no training, see `segkit.metrics.random_features`."""
+    from segkit.metrics.random_features import random_features
+
+    return Extractor("random convolutions", lambda images: np.asarray(random_features(images)))
+
+
 def of_network(model, name, *, layer=None):
     """Returns the extractor of a trained network: a feature map, averaged over its voxels.
 

@@ -22,7 +22,6 @@ def between(name, batch, limits):
     return low + (high - low) * uniform(name, None, batch, ())
 
 
-
 def draw_holes(batch, sides, *, share, kinds):
     """Draws holes that cover a share of each example.
 
