@@ -61,9 +61,13 @@ class Style(Task):
         Raises:
             ConfigError: If there are no labels for the segmenter.
         """
-        self.labelled = segmenter is not None
+        if segmenter is not None and patches.num_classes < 2:
+            raise ConfigError(
+                "task.segmenter compares a segmentation with label maps, and the data set of "
+                "data.path has none. Take it out, and set loss.consistency=0."
+            )
+        self.labelled, self._segmenter = segmenter is not None, segmenter
         super().__init__(patches)
-        self._segmenter = segmenter
 
     def game(self, loss, build_generator, build_critic):
         """Builds two networks of each kind; see `Task.game`.
