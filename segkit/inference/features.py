@@ -34,9 +34,16 @@ class Extractor(NamedTuple):
 
 def of_random_convolutions():
     """Returns the extractor that needs no training, see `segkit.metrics.random_features`."""
+    import tensorflow as tf
+
     from segkit.metrics.random_features import random_features
 
-    return Extractor("random convolutions", lambda images: np.asarray(random_features(images)))
+    features = tf.function(random_features, reduce_retracing=True)
+
+    def extract(images):
+        return features(tf.convert_to_tensor(images, tf.float32)).numpy()
+
+    return Extractor("random convolutions", extract)
 
 
 def of_network(model, name, *, layer=None):
