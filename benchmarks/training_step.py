@@ -36,7 +36,6 @@ from segkit.models import build_model
 from segkit.outputs import read_outputs
 from segkit.training.learner import build_learner
 from segkit.training.learner import distribute
-from segkit.training.learner import make_steps
 
 PATCH, CLASSES = (40, 56, 40), 3
 CALLS = ("PartitionedCall", "StatefulPartitionedCall", "While", "If")  # their content counts
@@ -64,14 +63,14 @@ def with_segkit(args):
         config, strategy, lambda: (make_model(args.filters), build_loss("ce_dice"))
     )
     count = counter(read_outputs([{"name": str(n)} for n in range(CLASSES)], {}))
-    step, _ = make_steps(learner, config, strategy, count)
+    step, _ = learner.make_steps(config, strategy, count)
     stream = iter(distribute(strategy, args.batch, lambda part: make_batches(args.batch)))
 
     def run(count):
         start, pending = time.perf_counter(), None
         for number in range(count):
             batch = next(stream)
-            learner.optimizer.learning_rate = learner.schedule(number, [])
+            learner.set_rate(number, [])
             result = step(batch, tf.constant(number, tf.int64), tf.constant(0.0))
             if pending is not None:
                 float(pending["loss"])

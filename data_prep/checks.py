@@ -103,6 +103,34 @@ def check_table(config, manifest):
             )
 
 
+def check_style(data, manifest, style):
+    """Refuses a second data set whose patches cannot show the same as those of the first.
+
+    Args:
+        data: A `segkit.config.DataConfig`, whose `style` is the second.
+        manifest: Manifest of the first.
+        style: Manifest of the second.
+    """
+    for key, what in (("orientation", "axes"), ("spacing_mm", "voxel size in mm")):
+        one, other = manifest["preprocess"][key], style["preprocess"][key]
+        if one != other:
+            raise ConfigError(
+                f"data.style {data.style}: its {what} is {other}, that of the data set {one}. "
+                f"Prepare both with the same --{key.removesuffix('_mm')}."
+            )
+    if len(style["channels"]) != len(manifest["channels"]):
+        raise ConfigError(
+            f"data.style {data.style} has {len(style['channels'])} channels, and the data set has "
+            f"{len(manifest['channels'])}. Both must have the same ones."
+        )
+    if bool(style["classes"]) != bool(manifest["classes"]) and data.foreground_fraction > 0:
+        raise ConfigError(
+            "only one of the data sets in data.path and data.style has labels, so that only its "
+            "patches would be centred on foreground, and the two would differ in more than their "
+            "look. Set data.foreground_fraction=0."
+        )
+
+
 def check_pairs(policy, batch_size, replicas):
     """Refuses shares of a batch in which mixing would pair patches otherwise than in the whole."""
     mixing = [step.name for step in parse_policy(policy) if step.kind == "mixing"]

@@ -10,6 +10,7 @@ from segkit.errors import DataError
 from segkit.errors import nearest
 
 NNUNET_SEED = 12345
+HELD_OUT = 0.1  # share of the patients that choose the best epoch of a run without folds
 
 
 def split_cases(dataset, options):
@@ -91,6 +92,39 @@ def draw_test_cases(cases, share, *, seed: int = 0):
     if share and not count:
         raise ConfigError(f"{share} of {len(rank)} patients is none; raise the share for testing.")
     return {case for case, patient in cases.items() if rank[patient] < count}
+
+
+def hold_out(splits, repeats, manifest):
+    """Deals the patients of splits into those that train and those that choose the best epoch.
+
+    A tenth of them, at least one, is held out, in the order of a hash.
+
+    Args:
+        splits: Names of the splits.
+        repeats: `data.repeats` of the config: how often a case is seen, by id.
+        manifest: Manifest of the data set.
+
+    Returns:
+        `(training, held_out)`, each `{case: repeats}`, in which the other's cases have 0.
+
+    Raises:
+        DataError: If there are less than two patients.
+    """
+    patients = {
+        case: entry["group"]
+        for case, entry in manifest["cases"].items()
+        if entry["split"] in splits and repeats.get(case, 1)
+    }
+    number = len(set(patients.values()))
+    if number < 2:
+        raise DataError(
+            f"training without folds needs at least 2 patients in {', '.join(splits)}, got "
+            f"{number}: one of them to choose the best epoch. Add images, or name more splits in "
+            "data.splits."
+        )
+    held_out = draw_test_cases(patients, max(HELD_OUT, 1 / number))
+    others = {case: 0 for case in manifest["cases"] if case not in held_out}
+    return {**repeats, **dict.fromkeys(held_out, 0)}, others
 
 
 def _by_hash(cases, folds, seed):

@@ -216,7 +216,6 @@ def waiting(make, augment, manifest, config, args):
     from segkit.metrics.counts import class_counts
     from segkit.models import build_model
     from segkit.training.learner import build_learner
-    from segkit.training.learner import make_steps
 
     classes, patch = len(manifest["classes"]), tuple(args.patch)
 
@@ -231,7 +230,7 @@ def waiting(make, augment, manifest, config, args):
     priors = count_priors(manifest["channels"])
     prepare = device_augmentation(augment, patch, classes, priors=priors) if on_device else None
     count = partial(class_counts, num_classes=classes)
-    step, _ = make_steps(learner, config.train, strategy, count, prepare)
+    step, _ = learner.make_steps(config.train, strategy, count, prepare)
     first, go_on = tf.constant(0, tf.int64), tf.constant(0.0)
     iterator, waited = iter(make()), 0.0
     step(next(iterator), first, go_on)["loss"].numpy()

@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-from data_prep.splits import draw_test_cases
+from data_prep.splits import hold_out
 from segkit.config import Component
 from segkit.errors import ConfigError
-from segkit.errors import DataError
 from segkit.errors import exit_code
 from segkit.training.cluster import is_first_worker
 
@@ -19,7 +18,6 @@ from segkit.training.cluster import is_first_worker
 training = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("train.py"))))
 
 MODEL = "dpn"
-HELD_OUT = 0.1  # share of the patients that choose the best epoch
 TURNS = ("flip", "quarter_turns")  # after which nobody can tell how a patch was turned
 
 EXAMPLES = """examples:
@@ -102,24 +100,6 @@ def without_turns(config):
     return replace(config, augment=replace(config.augment, policy=kept))
 
 
-def hold_out(data, splits, manifest):
-    """Returns `(training, held_out)`, each `{case: repeats}`: the patients are dealt by hash."""
-    patients = {
-        case: entry["group"]
-        for case, entry in manifest["cases"].items()
-        if entry["split"] in splits and data.repeats.get(case, 1)
-    }
-    number = len(set(patients.values()))
-    if number < 2:
-        raise DataError(
-            f"pre-training needs at least 2 patients in {', '.join(splits)}, got {number}: one of "
-            "them to choose the best epoch. Add images, or name more splits in data.splits."
-        )
-    held_out = draw_test_cases(patients, max(HELD_OUT, 1 / number))
-    others = {case: 0 for case in manifest["cases"] if case not in held_out}
-    return {**data.repeats, **dict.fromkeys(held_out, 0)}, others
-
-
 def pretrain(args, config, folder, data, manifest):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from segkit.training.devices import make_deterministic
@@ -146,7 +126,7 @@ def pretrain(args, config, folder, data, manifest):
     augment, change = training.build_augmentation(config, manifest, num_classes, strategy)
     splits = training.training_splits(config.data, manifest)
     find_shards(data, manifest, splits, labels=False)  # refuses splits that are not there
-    repeats, others = hold_out(config.data, splits, manifest)
+    repeats, others = hold_out(splits, config.data.repeats, manifest)
     chosen = (splits, repeats), (splits, others)
     batches = training.build_batches(config, data, manifest, augment, *chosen, labels=False)
 

@@ -29,6 +29,7 @@ from segkit.errors import exit_code
 from segkit.errors import nearest
 from segkit.losses import LOSSES
 from segkit.models import DETECTORS
+from segkit.models import GENERATORS
 from segkit.models import MODELS
 from segkit.outputs import read_outputs
 from segkit.priors import count_priors
@@ -37,6 +38,7 @@ from segkit.tables import named_options
 from segkit.training import AVERAGES
 from segkit.training import OPTIMIZERS
 from segkit.training import PRETEXTS
+from segkit.training import TASKS
 from segkit.training.cluster import is_first_worker
 from segkit.training.cluster import number_of_workers
 from segkit.training.schedules import build_schedule
@@ -48,6 +50,7 @@ EXAMPLES = """examples:
   python tools/train.py --model unet3d --data data/hippocampus
   python tools/train.py --model unet3d --data data/hippocampus --resume
   python tools/train.py --config my.yaml --set train.epochs=50 --devices gpu:4
+  python tools/train.py --model spade_gan --data data/hippocampus   # makes images: train_gan.py
 """
 
 
@@ -95,6 +98,9 @@ def main(argv=None):
 
 def run(args):
     config = read_config(args)
+    if config.task or config.model.name in GENERATORS:
+        tool = runpy.run_path(str(Path(__file__).with_name("train_gan.py")))
+        return tool["run"](args)
     if config.pretext:
         raise ConfigError(
             "the config has a section pretext: use tools/pretrain.py, or take it out."
@@ -145,7 +151,7 @@ def read_config(args):
     overrides = [*args.set]
     if args.data:
         overrides.append(f"data.path={json.dumps(args.data)}")
-    tables = {"model": MODELS, "loss": LOSSES, "pretext": PRETEXTS}
+    tables = {"model": MODELS | GENERATORS, "loss": LOSSES, "pretext": PRETEXTS, "task": TASKS}
     config = load_config(path, overrides, tables)
     named_options(config.train.optimizer, "train.optimizer", OPTIMIZERS)
     build_schedule(config.train)
@@ -327,7 +333,7 @@ def build_batches(config, data, manifest, augment, training, held_out, *, labels
     network = config.model.options
     beside = {
         "with_covariates": bool(network.get("covariates")),
-        "with_targets": bool(network.get("case_classes")),
+        "with_targets": bool(network.get("case_classes") or network.get("classes")),
         "with_instances": config.model.name in DETECTORS,
     }
 

@@ -233,3 +233,22 @@ def _coarser(target, spacing_mm):
         f"The network works at {wanted} mm and the image has {given} mm: new values were "
         "interpolated from there, and finer detail in them is lost."
     )
+
+
+def restorer_of(run, *, overlap=None, mirror=None):
+    """Returns the `Restorer` of a trained run.
+
+    Args:
+        run: What `segkit.training.run.load_run` returned.
+        overlap: As for `Restorer`; `None` for the run's own setting.
+        mirror: As for `Restorer`; `None` for the run's own setting.
+    """
+    settings, style = run.config.inference, run.manifest.get("style")
+    return Restorer(
+        run.model,
+        run.manifest["preprocess"],
+        run.config.data.patch_size,
+        look=style["preprocess"]["normalization"] if style else None,
+        overlap=settings.overlap if overlap is None else overlap,
+        mirror=settings.mirror if mirror is None else mirror,
+    )

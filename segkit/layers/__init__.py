@@ -19,6 +19,15 @@ LAYERS = {
     "modality_fusion": "segkit.layers.modality_fusion:ModalityFusion",
     "film": "segkit.layers.film:FiLM",
     "mean_probabilities": "segkit.layers.mean_probabilities:MeanProbabilities",
+    "spectral_convolution": "segkit.layers.spectral_norm:SpectralConvolution",
+    "spectral_dense": "segkit.layers.spectral_norm:SpectralDense",
+    "spade_normalization": "segkit.layers.spade_norm:SpadeNormalization",
+    "minibatch_deviation": "segkit.layers.minibatch_deviation:MinibatchDeviation",
+    "pixel_noise": "segkit.layers.pixel_noise:PixelNoise",
+    "learned_map": "segkit.layers.learned_map:LearnedMap",
+    "modulated_convolution": "segkit.layers.modulated:ModulatedConvolution",
+    "partial_convolution": "segkit.layers.partial:PartialConvolution",
+    "gating": "segkit.layers.gating:Gating",
     "per_frame": "segkit.layers.per_frame:PerFrame",
 }
 

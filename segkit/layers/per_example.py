@@ -37,18 +37,18 @@ def uniform(name, seeds, batch, shape):
     return ops.reshape(numbers, (-1, *shape))
 
 
-def normal(name, batch, shape):
-    """Draws numbers of the standard normal distribution; only within a training step.
+def normal(name, seeds, batch, shape):
+    """Draws standard normal numbers from those of `uniform`, by the method of Box and Muller.
 
     Args:
-        name: As in `uniform`, and so are the others.
-        batch: Number of examples.
-        shape: Shape of the numbers of one example.
+        name: As in `uniform`.
+        seeds: As in `uniform`.
+        batch: As in `uniform`.
+        shape: As in `uniform`.
 
     Returns:
         float32, shape `(batch, *shape)`.
-
-    Reference: Box and Muller, 1958, doi:10.1214/aoms/1177706645.
     """
-    first, second = (uniform(f"{name}_{part}", None, batch, shape) for part in ("radius", "angle"))
-    return ops.sqrt(-2.0 * ops.log(1.0 - first)) * ops.cos(2.0 * math.pi * second)
+    pairs = uniform(name, seeds, batch, (2, *shape))
+    radius = ops.sqrt(-2.0 * ops.log(1.0 - pairs[:, 0]))
+    return radius * ops.cos(2.0 * math.pi * pairs[:, 1])

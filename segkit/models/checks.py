@@ -22,14 +22,40 @@ def check_input(model, num_classes, input_shape, *, rank, multiple):
         ConfigError: If there are fewer than two classes.
         ShapeError: If the shape has another rank, no channels, or a side that does not fit.
     """
+    check_classes(model, num_classes)
+    check_sides(model, input_shape, rank=rank, multiple=multiple)
+
+
+def check_classes(model, num_classes):
+    """Checks that there are two classes or more, as `check_input` does."""
     if num_classes < 2:
         raise ConfigError(
             f"{model} needs at least 2 classes, got {num_classes}. Count the background as one."
         )
+
+
+def check_sides(model, input_shape, *, rank, multiple, known=False):
+    """Checks the shape of an image, as `check_input` does.
+
+    Args:
+        model: Name of the network, for the messages.
+        input_shape: As in `check_input`.
+        rank: As in `check_input`.
+        multiple: As in `check_input`.
+        known: Whether no side may be `None`.
+
+    Raises:
+        ShapeError: As `check_input`, or a side is `None` that must be known.
+    """
     if len(input_shape) != rank + 1 or not input_shape[-1]:
         raise ShapeError(
             f"{model} is {rank}-D and needs input_shape ({', '.join(AXES[rank])}, channels), "
             f"got {input_shape}. Use a {rank}-D patch, or a network for {5 - rank}-D."
+        )
+    if known and None in input_shape:
+        raise ShapeError(
+            f"{model} is built for one size of image and needs all sides, got {input_shape}. Use a "
+            "patch without None."
         )
     factors = (multiple,) * rank if isinstance(multiple, int) else multiple
     for axis, side, factor in zip(AXES[rank], input_shape, factors, strict=False):

@@ -69,22 +69,22 @@ def build_rate(averaging, steps_per_epoch):
 
 
 class Average:
-    """An average of all floating-point weights of a model.
+    """An average of floating-point weights.
 
     Attributes:
-        variables: List of `tf.Variable`, in the order of the model's weights.
+        variables: List of `tf.Variable`, in the order of the weights.
     """
 
-    def __init__(self, strategy, model, rate):
-        """Starts at the weights of the model.
+    def __init__(self, strategy, weights, rate):
+        """Starts at the weights.
 
         Args:
-            strategy: The strategy in whose scope the model was built.
-            model: `keras.Model`.
+            strategy: The strategy in whose scope the weights were made.
+            weights: Keras variables; those of other types than floats are left out.
             rate: Function of the number of steps done, in [0, 1].
         """
         self._rate, self._strategy = rate, strategy
-        self._weights = [w for w in model.weights if tf.as_dtype(w.dtype).is_floating]
+        self._weights = [w for w in weights if tf.as_dtype(w.dtype).is_floating]
         with strategy.scope():
             self.variables = [tf.Variable(w.value, trainable=False) for w in self._weights]
         self._move = tf.function(self._moved, autograph=False)
@@ -97,7 +97,7 @@ class Average:
 
     @contextlib.contextmanager
     def applied(self):
-        """Puts the average in the place of the model's weights for a while."""
+        """Puts the average in the place of the weights for a while."""
         kept = [w.numpy() for w in self._weights]
         self._set([average.numpy() for average in self.variables])
         try:

@@ -21,7 +21,6 @@ from segkit.training.cluster import number_of_workers
 from segkit.training.interrupt import stop_requests
 from segkit.training.learner import build_learner
 from segkit.training.learner import distribute
-from segkit.training.learner import make_steps
 from segkit.training.monitor import Monitor
 from segkit.training.nonfinite import check_finite
 from segkit.training.progress import EpochResults
@@ -61,6 +60,8 @@ def fit(
     *,
     objective=None,
     prepare=None,
+    learn=build_learner,
+    watch=None,
     resume=False,
     report=tqdm.write,
 ):
@@ -76,10 +77,15 @@ def fit(
         config: A `Config`.
         manifest: Manifest of the data set.
         strategy: From `make_strategy`. Of several workers, the first one writes.
-        build: Function without arguments that returns `(model, loss)`; called in the scope.
+        build: Function without arguments that returns `(model, loss)`, or what `learn` takes;
+            called in the scope.
         batches: `Batches`.
         objective: What the run is judged by; `None`: the `Segmentation` of the data set's classes.
         prepare: As in `make_train_step`.
+        learn: Function `(train, strategy, build, resume=...)` that returns what learns: a
+            `Learner`, or an object with its attributes and methods.
+        watch: Function of the rows of `history.csv` so far, dicts of text, that returns lines to
+            warn of; `None`: nothing is watched.
         resume: Go on from the newest checkpoint.
         report: Called with each line of progress.
 
@@ -92,8 +98,9 @@ def fit(
         DataError: If there is nothing to resume, the disk is full, or another worker is gone.
     """
     objective = objective or Segmentation(manifest, config.loss.options)
-    parts = (strategy, build, batches, objective, prepare, report)
-    loop = _Loop(folder, config, manifest, *parts, resume)
+    learner = learn(config.train, strategy, build, resume=resume)
+    parts = (strategy, learner, batches, objective, prepare, watch, report)
+    loop = _Loop(folder, config, manifest, *parts)
     loop.start(resume)
     with stop_requests(loop.folder) as requests, _lost_workers():
         while not loop.finished:
@@ -123,15 +130,24 @@ class _Loop:
     """One run: its parts, and what happens in an epoch."""
 
     def __init__(
-        self, folder, config, manifest, strategy, build, batches, objective, prepare, report, resume
+        self,
+        folder,
+        config,
+        manifest,
+        strategy,
+        learner,
+        batches,
+        objective,
+        prepare,
+        watch,
+        report,
     ):
         self.folder, self.config, self.manifest = Path(folder), config, manifest
         self.train, self.batches, self.report = config.train, batches, report
         self.strategy, self.chief = strategy, is_first_worker()
-        self.objective = objective
-        self.learner = build_learner(self.train, strategy, build, resume=resume)
-        self.train_step, self.validation_step = make_steps(
-            self.learner, self.train, strategy, objective.count, prepare
+        self.learner, self.objective, self.watch = learner, objective, watch
+        self.train_step, self.validation_step = learner.make_steps(
+            self.train, strategy, objective.count, prepare
         )
         self.progress = Progress()
 
@@ -210,6 +226,8 @@ class _Loop:
                 self.monitor.epoch(progress.step, row, train, validation, self.learner.model)
                 self.monitor.images(progress.step, pictures)
         self.report(self._line(row, objective.by_name(validation.counts)))
+        if self.chief and self.watch:
+            self._warn(self.watch(self.monitor.rows))
 
     def keep(self):
         """Writes a checkpoint where one is due, and the model if it is the best so far."""
@@ -271,16 +289,13 @@ class _Loop:
         before = time.monotonic()
         batch = next(self.stream)
         results.waited += time.monotonic() - before
-        rate = learner.schedule(progress.step, progress.scores)
-        learner.optimizer.learning_rate = rate
-        results.learning_rates.append(rate)
+        results.learning_rates.append(learner.set_rate(progress.step, progress.scores))
         first = tf.constant(progress.step * self.train.batch_size, tf.int64)
         if self.chief:
             self.monitor.before_step(progress.step)
         result = self.train_step(batch, first, tf.constant(float(requests.asked())))
         progress.step += 1
-        if learner.average:
-            learner.average.update(progress.step)
+        learner.follow(progress.step)
         results.seconds += time.monotonic() - before
         return result
 
@@ -300,8 +315,13 @@ class _Loop:
 
     def _pictures(self):
         inputs, targets = self.shown
-        outputs = self.learner.model(inputs, training=False)
+        outputs = self.learner.predict(inputs, targets)
         return self.objective.panels(inputs, targets, outputs)
+
+    def _warn(self, lines):
+        for line in lines:
+            self.report(f"warning: {line}")
+        self.monitor.warnings(self.progress.step, lines)
 
     def _line(self, row, by_name):
         """One line about an epoch, with the time that is left."""

@@ -234,7 +234,13 @@ def complete_config(train, args):
     Raises:
         SegkitError: As tools/train.py.
     """
-    return train["find_data"](train["read_config"](args))[0]
+    config = train["read_config"](args)
+    if config.task:
+        raise ConfigError(
+            f"the config makes images (task {config.task.name}), and this tool trains networks "
+            "that segment. Use tools/train.py."
+        )
+    return train["find_data"](config)[0]
 
 
 def training_arguments(folder, config_file, overrides, devices):

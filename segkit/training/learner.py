@@ -24,6 +24,9 @@ from segkit.training.transfer import transfer
 class Learner(NamedTuple):
     """The parts of a run that change while it learns.
 
+    That of a generator and its critic (`segkit.training.adversarial.learner`) has the attributes
+    `model` and `transferred`, and the same methods.
+
     Attributes:
         model: `keras.Model` with the weights of the last step.
         loss: From `segkit.losses.build_loss`.
@@ -51,9 +54,43 @@ class Learner(NamedTuple):
             parts["average"] = self.average.variables
         return {f"{part}/{n:04d}": v for part, vs in parts.items() for n, v in enumerate(vs)}
 
+    def make_steps(self, train, strategy, count, prepare=None):
+        """Returns the functions `(train_step, validation_step)` of `segkit.training.step`."""
+        shared = {"count": count, "batch_size": train.batch_size}
+        parts = (strategy, self.model, self.loss)
+        train_step = make_train_step(
+            *parts,
+            self.optimizer,
+            xla=use_xla(train.xla),
+            seed=train.seed,
+            accumulation_steps=train.accumulation_steps,
+            l1=train.l1,
+            l2=train.l2,
+            layer_rates=self.layer_rates,
+            prepare=prepare,
+            remat=train.remat,
+            **shared,
+        )
+        return train_step, make_validation_step(*parts, **shared)
+
+    def set_rate(self, step, scores):
+        """Sets the learning rate of the step after so many, and returns it."""
+        rate = self.schedule(step, scores)
+        self.optimizer.learning_rate = rate
+        return rate
+
+    def follow(self, step):
+        """Moves the average after step number `step`, from 1."""
+        if self.average:
+            self.average.update(step)
+
     def averaged(self):
         """Returns a context in which the model has the weights to be judged by."""
         return self.average.applied() if self.average else contextlib.nullcontext()
+
+    def predict(self, inputs, targets):
+        """Returns what the objective makes pictures of, see `Segmentation.panels`."""
+        return self.model(inputs, training=False)
 
     def save_model(self, path):
         """Writes the model, of its logits those at full resolution only, whole or not at all."""
@@ -85,13 +122,7 @@ def build_learner(train, strategy, build, *, resume=False):
         ConfigError: The batch does not divide by the replicas and accumulation steps, or XLA
             cannot compile the whole step there.
     """
-    replicas = strategy.num_replicas_in_sync
-    _check_batch(train.batch_size, replicas, train.accumulation_steps)
-    if train.xla == "step" and replicas > 1 and not tf.config.list_logical_devices("GPU"):
-        raise ConfigError(
-            f"train.xla=step compiles the reduction over {replicas} replicas, which TensorFlow can "
-            "do on GPUs only. Set train.xla=on."
-        )
+    check_replicas(train, strategy)
     schedule = build_schedule(train)
     weights = None if resume or not train.initial_weights else read_weights(train.initial_weights)
     rate = build_rate(train.averaging, train.steps_per_epoch) if train.averaging else None
@@ -101,29 +132,9 @@ def build_learner(train, strategy, build, *, resume=False):
         transferred = transfer(model, weights, train.initial_layers) if weights else None
         optimizer = build_optimizer(train)
         optimizer.build(model.trainable_variables)
-    average = Average(strategy, model, rate) if rate else None
+    average = Average(strategy, model.weights, rate) if rate else None
     rates = build_layer_rates(model, train)
     return Learner(model, loss, optimizer, schedule, average, rates, transferred)
-
-
-def make_steps(learner, train, strategy, count, prepare=None):
-    """Returns the functions `(train_step, validation_step)` of `segkit.training.step`."""
-    shared = {"count": count, "batch_size": train.batch_size}
-    parts = (strategy, learner.model, learner.loss)
-    train_step = make_train_step(
-        *parts,
-        learner.optimizer,
-        xla=_use_xla(train.xla),
-        seed=train.seed,
-        accumulation_steps=train.accumulation_steps,
-        l1=train.l1,
-        l2=train.l2,
-        layer_rates=learner.layer_rates,
-        prepare=prepare,
-        remat=train.remat,
-        **shared,
-    )
-    return train_step, make_validation_step(*parts, **shared)
 
 
 def distribute(strategy, batch_size, make_dataset):
@@ -150,6 +161,17 @@ def distribute(strategy, batch_size, make_dataset):
     return strategy.distribute_datasets_from_function(of_worker)
 
 
+def check_replicas(train, strategy):
+    """Refuses settings that do not go with the number of replicas; see `build_learner`."""
+    replicas = strategy.num_replicas_in_sync
+    _check_batch(train.batch_size, replicas, train.accumulation_steps)
+    if train.xla == "step" and replicas > 1 and not tf.config.list_logical_devices("GPU"):
+        raise ConfigError(
+            f"train.xla=step compiles the reduction over {replicas} replicas, which TensorFlow can "
+            "do on GPUs only. Set train.xla=on."
+        )
+
+
 def _check_batch(batch_size, replicas, accumulation_steps):
     parts = replicas * accumulation_steps
     if batch_size % parts:
@@ -161,5 +183,6 @@ def _check_batch(batch_size, replicas, accumulation_steps):
         )
 
 
-def _use_xla(setting):
+def use_xla(setting):
+    """Returns whether to compile with XLA, or `"step"`, for a setting of `train.xla`."""
     return bool(tf.config.list_logical_devices("GPU")) if setting == "auto" else setting

@@ -13,7 +13,11 @@ _SECONDS_BETWEEN_CHARTS = 10
 
 
 class Monitor:
-    """Writes the results of a run to its folder."""
+    """Writes the results of a run to its folder.
+
+    Attributes:
+        rows: The rows of `history.csv`, dicts column -> text.
+    """
 
     def __init__(self, folder, objective, train, *, resume_at=0):
         """Opens the records.
@@ -30,7 +34,7 @@ class Monitor:
             split: tf.summary.create_file_writer(str(self._folder / "logs" / split))
             for split in ("train", "validation")
         }
-        self._rows = _read_rows(self._folder / "history.csv")[:resume_at]
+        self.rows = _read_rows(self._folder / "history.csv")[:resume_at]
         self._drawn, self._profiling = time.monotonic(), False
 
     def before_step(self, step):
@@ -57,8 +61,8 @@ class Monitor:
         for split, results in (("train", train), ("validation", validation)):
             for name, value in self._objective.by_name(results.counts).items():
                 row[f"{split}_{self._objective.metric}/{name}"] = value
-        self._rows.append({k: str(v) for k, v in row.items()})
-        _write_rows(self._folder / "history.csv", self._rows)
+        self.rows.append({k: str(v) for k, v in row.items()})
+        _write_rows(self._folder / "history.csv", self.rows)
         self._steps(step, train)
         for key, value in row.items():
             split = "validation" if key.startswith("validation_") else "train"
@@ -78,6 +82,13 @@ class Monitor:
                 tag = f"{self._objective.pictures}/{number}"
                 tf.summary.image(tag, picture[None], step=step)
 
+    def warnings(self, step, lines):
+        """Records what was warned of, a list of lines."""
+        with self._writers["train"].as_default():
+            for line in lines:
+                tf.summary.text("warnings", line, step=step)
+        self.flush()
+
     def hparams(self, settings, best_score):
         """Records settings, a flat mapping name -> value, and the score that they reached."""
         from tensorboard.plugins.hparams import api
@@ -96,17 +107,18 @@ class Monitor:
     def close(self):
         """Ends the records, with an up-to-date chart."""
         self._end_profile()
-        if self._rows:
+        if self.rows:
             self._draw()
         for writer in self._writers.values():
             writer.close()
 
     def _steps(self, step, train):
-        """Records loss, rate and gradient of each of the last steps."""
+        """Records loss, rate, gradient and what else is watched of each of the last steps."""
         per_step = {
             "loss_per_step": train.losses,
             "learning_rate_per_step": train.learning_rates,
             "gradient_norm_per_step": train.gradient_norms,
+            **{f"{name}_per_step": values for name, values in train.watched.items()},
         }
         for tag, values in per_step.items():
             for number, value in enumerate(values, start=step - len(values) + 1):
@@ -118,7 +130,7 @@ class Monitor:
 
     def _draw(self):
         score = self._objective.metric, self._objective.label
-        draw_history(self._folder / "progress.png", self._rows, *score)
+        draw_history(self._folder / "progress.png", self.rows, *score)
         self._drawn = time.monotonic()
 
     def _end_profile(self):

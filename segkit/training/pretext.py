@@ -12,7 +12,7 @@ from segkit.layers.step_context import step_context
 from segkit.tables import check_options
 from segkit.tables import load
 from segkit.training import PRETEXTS
-from segkit.training.step import example_keys
+from segkit.training.replica import example_keys
 
 
 class Patches(NamedTuple):

@@ -16,6 +16,7 @@ class EpochResults:
         losses: Loss of each step.
         terms: Dict term of the loss -> its value in each step.
         learning_rates: Learning rate of each training step.
+        watched: Dict name -> its value in each step, of what is watched beside the loss.
         gradient_norms: Norm of the gradient of each training step, before clipping.
         counts: Sum over the steps of what the objective counts, as nested lists.
         seconds: Time that the steps took.
@@ -26,6 +27,7 @@ class EpochResults:
     terms: dict = field(default_factory=dict)
     learning_rates: list = field(default_factory=list)
     gradient_norms: list = field(default_factory=list)
+    watched: dict = field(default_factory=dict)
     counts: list | None = None
     seconds: float = 0.0
     waited: float = 0.0
@@ -35,18 +37,22 @@ class EpochResults:
         self.losses.append(float(result["loss"]))
         for name, value in result["terms"].items():
             self.terms.setdefault(name, []).append(float(value))
+        for name, value in result.get("watched", {}).items():
+            self.watched.setdefault(name, []).append(float(value))
         if "gradient_norm" in result:
             self.gradient_norms.append(float(result["gradient_norm"]))
         counts = np.float64(result["counts"])
         self.counts = (counts if self.counts is None else counts + self.counts).tolist()
 
     def row(self, split, objective):
-        """Returns losses (means over the steps) and score as columns, named after the split.
+        """Returns losses, what is watched and score as columns, named after the split.
 
-        A score that is NaN, because the steps counted nothing, has no column.
+        Of losses and what is watched they are means over the steps. A score that is NaN, because
+        the steps counted nothing, has no column.
         """
         terms = self.terms if len(self.terms) > 1 else {}
         means = {"loss": self.losses, **{f"loss/{name}": v for name, v in terms.items()}}
+        means |= self.watched
         row = {f"{split}_{name}": float(np.mean(values)) for name, values in means.items()}
         score = objective.score(self.counts)
         return row if math.isnan(score) else row | {f"{split}_{objective.metric}": score}

@@ -63,13 +63,19 @@ class Run:
         """What the model's channels stand for, `segkit.outputs.Outputs`.
 
         Raises:
-            ConfigError: If the run is a pre-training, whose model tells no classes apart.
+            ConfigError: If the run is a pre-training or makes images, so that its model tells no
+                classes apart.
         """
         if self.config.pretext:
             raise ConfigError(
                 f"{self.folder} is a pre-training ({self.config.pretext.name}), which segments "
                 "nothing. Fine-tune it first: tools/train.py --set "
                 f"train.initial_weights={self.folder}"
+            )
+        if self.config.task:
+            raise ConfigError(
+                f"{self.folder} makes images (task {self.config.task.name}) and segments nothing. "
+                "See docs/gans.md for what to do with it."
             )
         return read_outputs(self.manifest["classes"], self.config.loss.options)
 

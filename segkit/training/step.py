@@ -2,8 +2,7 @@
 
 Forward, loss and backward run per replica and, with XLA, are compiled per replica. What they find
 is summed over accumulation steps and replicas, all in one reduction, and applied outside of the
-compiled part, because TensorFlow cannot compile a collective on CPUs. The mean over the *global*
-batch is taken here and nowhere else.
+compiled part. The mean over the *global* batch is taken in `replica.shares` and nowhere else.
 """
 
 from functools import partial
@@ -11,13 +10,17 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from segkit.hashing import pcg4d
 from segkit.layers.step_context import step_context
 from segkit.training.penalties import penalty
 from segkit.training.penalties import penalty_gradients
 from segkit.training.remat import rematerialized
-
-_LAYERS = 0x6C617965  # tells the keys of layers from those of augmentation, of the same example
+from segkit.training.replica import accumulated
+from segkit.training.replica import assign_updates
+from segkit.training.replica import first
+from segkit.training.replica import loss_scale
+from segkit.training.replica import replica_keys
+from segkit.training.replica import shares
+from segkit.training.replica import summed
 
 
 class Found(NamedTuple):
@@ -93,14 +96,15 @@ def make_train_step(
     running = {v.path: v for v in model.non_trainable_variables}
     forward = rematerialized(model) if remat else partial(model, training=True)
 
-    def forward_backward(batch, keys, loss_scale):
+    def forward_backward(data, scale):
+        *batch, keys = data
         batch = tf.nest.map_structure(lambda x: tf.ensure_shape(x, (part, *x.shape[1:])), batch)
         with step_context(keys) as context:
             inputs, labels = prepare(*batch) if prepare else batch
             with tf.GradientTape() as tape:
                 logits = forward(inputs)
-                terms = _terms(loss, labels, logits, batch_size)
-                scaled = sum(terms.values()) * loss_scale
+                terms = shares(loss.parts(labels, logits), batch_size)
+                scaled = sum(terms.values()) * scale
         gradients = tape.gradient(scaled, weights)
         counts = count(labels, logits)
         parts = replicas * accumulation_steps
@@ -109,33 +113,11 @@ def make_train_step(
 
     compiled = tf.function(forward_backward, jit_compile=xla is True, autograph=False)
 
-    def accumulated(batch, keys, loss_scale):
-        def cut(x):
-            return tf.reshape(x, (accumulation_steps, part, *x.shape[1:]))
-
-        parts = tf.nest.map_structure(cut, (*batch, keys))
-
-        def one(n):
-            *batch, keys = tf.nest.map_structure(lambda x: x[n], parts)
-            return compiled(batch, keys, loss_scale)
-
-        def add(n, total):
-            return n + 1, tf.nest.map_structure(tf.add, total, one(n))
-
-        total = one(0)
-        if accumulation_steps > 1:
-            _, total = tf.while_loop(
-                lambda n, _: n < accumulation_steps, add, (1, total), parallel_iterations=1
-            )
-        return total
-
     def replica_step(batch, first_example, stop):
-        context = tf.distribute.get_replica_context()
-        first = first_example + share * tf.cast(context.replica_id_in_sync_group, tf.int64)
-        scale = _loss_scale(optimizer)
-        keys = example_keys(seed, first + tf.range(share, dtype=tf.int64))
-        local = accumulated(batch, keys, scale)
-        found, stops = _summed((local, tf.identity(stop)))  # each replica needs its own
+        scale = loss_scale(optimizer)
+        data = (*batch, replica_keys(seed, first_example, share))
+        local = accumulated(compiled, data, scale, steps=accumulation_steps, part=part)
+        found, stops = summed((local, tf.identity(stop)))  # each replica needs its own
         gradients, terms = found.gradients, found.terms
         if l1 or l2:
             terms = {**terms, "penalty": penalty(variables, l1=l1, l2=l2)}
@@ -143,9 +125,7 @@ def make_train_step(
             gradients = [g + scale * e for g, e in zip(gradients, extra, strict=True)]
         norm = tf.linalg.global_norm(gradients) / scale
         optimizer.apply(gradients, variables)
-        for path, value in found.updates.items():
-            old = running[path]
-            old.assign(tf.where(tf.reduce_all(tf.math.is_finite(value)), value, old))
+        assign_updates(running, found.updates)
         results = {"loss": sum(terms.values()), "terms": terms, "counts": found.counts}
         return {**results, "gradient_norm": norm, "stop": stops}
 
@@ -155,7 +135,7 @@ def make_train_step(
     @tf.function(autograph=False)
     def step(batch, first_example, stop):
         before = layer_rates.read() if layer_rates else []
-        results = _first(strategy, strategy.run(replica_step, args=(batch, first_example, stop)))
+        results = first(strategy, strategy.run(replica_step, args=(batch, first_example, stop)))
         if layer_rates:
             layer_rates.scale(strategy, before, first_example // batch_size)
         return results
@@ -181,14 +161,14 @@ def make_validation_step(strategy, model, loss, *, count, batch_size):
     def replica_step(batch):
         inputs, labels = batch
         logits = model(inputs, training=False)
-        terms = _terms(loss, labels, logits, batch_size)
+        terms = shares(loss.parts(labels, logits), batch_size)
         counts = count(labels, logits)
-        terms, counts = _summed((terms, counts))
+        terms, counts = summed((terms, counts))
         return {"loss": sum(terms.values()), "terms": terms, "counts": counts}
 
     @tf.function(autograph=False)
     def step(batch):
-        return _first(strategy, strategy.run(replica_step, args=(batch,)))
+        return first(strategy, strategy.run(replica_step, args=(batch,)))
 
     return step
 
@@ -196,38 +176,3 @@ def make_validation_step(strategy, model, loss, *, count, batch_size):
 def full_resolution(logits):
     """Returns the logits at full resolution of a network that may have several outputs."""
     return next(iter(logits.values())) if isinstance(logits, dict) else logits
-
-
-def _terms(loss, labels, logits, batch_size):
-    terms = loss.parts(labels, logits)
-    return {name: tf.reduce_sum(values) / batch_size for name, values in terms.items()}
-
-
-def _summed(tensors):
-    """Sums nested tensors over all replicas, in one reduction."""
-    context = tf.distribute.get_replica_context()
-    flat = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.nest.flatten(tensors))
-    return tf.nest.pack_sequence_as(tensors, flat)
-
-
-def _first(strategy, results):
-    """The results of one replica, where all have the same."""
-    return tf.nest.map_structure(lambda x: strategy.experimental_local_results(x)[0], results)
-
-
-def example_keys(seed, numbers):
-    """Returns keys of the random numbers of examples in a step, uint32 `(n, 2)`.
-
-    Args:
-        seed: Seed of the run.
-        numbers: Numbers of the examples in the stream, int64 `(n,)`.
-    """
-    low, high = tf.unstack(tf.bitcast(numbers, tf.uint32), axis=-1)
-    word = tf.constant(seed % 2**32, tf.uint32)
-    words = pcg4d(tf.bitwise, low, high, word, tf.constant(_LAYERS, tf.uint32))
-    return tf.stack(words[:2], axis=-1)
-
-
-def _loss_scale(optimizer):
-    """The factor on the loss in mixed float16, 1 otherwise."""
-    return tf.convert_to_tensor(optimizer.scale_loss(tf.ones(())))

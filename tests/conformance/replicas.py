@@ -18,7 +18,6 @@ from segkit.models import build_model
 from segkit.training.devices import make_strategy
 from segkit.training.learner import build_learner
 from segkit.training.learner import distribute
-from segkit.training.learner import make_steps
 from segkit.training.step import full_resolution
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)  # about retracing
@@ -86,7 +85,7 @@ def train(strategy, model, loss="ce_dice", loss_options=None, **settings):
     def count(labels, logits):
         return class_counts(labels, full_resolution(logits), CLASSES)
 
-    step, validate = make_steps(learner, config, strategy, count)
+    step, validate = learner.make_steps(config, strategy, count)
     results, held_out = [], []
     for number, batch in enumerate(distribute(strategy, BATCH, batches)):
         first = tf.constant(number * BATCH, tf.int64)

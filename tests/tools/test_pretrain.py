@@ -13,6 +13,7 @@ from data_prep.convert import convert
 from data_prep.layouts import RawCase
 from data_prep.layouts import RawDataset
 from data_prep.manifest import load_manifest
+from data_prep.splits import hold_out
 from segkit.errors import DataError
 from segkit.volume import Volume
 from tests.training.test_stop_and_go import state
@@ -145,9 +146,8 @@ def test_patients_are_held_out_whole_and_those_of_the_validation_fold_not_at_all
     cases = manifest["cases"]
     for number, entry in enumerate(cases.values()):
         entry |= {"group": number // 2, "split": f"fold{number % 3}"}
-    data = SimpleNamespace(repeats={})
     splits = ("fold1", "fold2")
-    training, held_out = pretrain.hold_out(data, splits, manifest)
+    training, held_out = hold_out(splits, {}, manifest)
     kept = {c for c, e in cases.items() if e["split"] in splits and training.get(c, 1)}
     judged = {c for c, e in cases.items() if e["split"] in splits and held_out.get(c, 1)}
     assert kept | judged == {c for c, e in cases.items() if e["split"] != "fold0"}
@@ -156,7 +156,7 @@ def test_patients_are_held_out_whole_and_those_of_the_validation_fold_not_at_all
     assert not {cases[c]["group"] for c in judged} & {cases[c]["group"] for c in kept}
     others = [c for c in cases if c not in judged]
     with pytest.raises(DataError, match="needs at least 2 patients in fold1, fold2, got 1"):
-        pretrain.hold_out(SimpleNamespace(repeats=dict.fromkeys(others, 0)), splits, manifest)
+        hold_out(splits, dict.fromkeys(others, 0), manifest)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from segkit.training.fit import Batches
 from segkit.training.fit import fit
 from segkit.training.learner import build_learner
 from segkit.training.learner import distribute
-from segkit.training.learner import make_steps
 from segkit.training.object_overlay import pasted
 from segkit.training.run import load_run
 from tests.models.mask_rcnn.scenes import CLASSES
@@ -67,7 +66,7 @@ def curve(replicas, *, xla=False, **train):
     settings = config(xla=xla, **train).train
     learner = build_learner(settings, strategy, build)
     count = Detection(MANIFEST).count
-    step, validate = make_steps(learner, settings, strategy, count)
+    step, validate = learner.make_steps(settings, strategy, count)
     stream = iter(distribute(strategy, BATCH, lambda part: batches(0, part)))
     found = []
     for number in range(3):

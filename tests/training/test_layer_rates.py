@@ -12,7 +12,6 @@ from segkit.metrics.counts import class_counts
 from segkit.training.layer_rates import build_layer_rates
 from segkit.training.layer_rates import stage_of
 from segkit.training.learner import build_learner
-from segkit.training.learner import make_steps
 from tests.training.test_fit import history
 from tests.training.test_fit import train
 from tests.training.test_stop_and_go import state
@@ -26,7 +25,7 @@ def weights_after(task, steps, *, replicas=1, model=None, **settings):
     train = task.config(**settings).train
     strategy = task.strategy(replicas)
     learner = build_learner(train, strategy, partial(task.build, **(model or {})))
-    step, _ = make_steps(learner, train, strategy, COUNT)
+    step, _ = learner.make_steps(train, strategy, COUNT)
     before = {v.path: v.numpy() for v in learner.model.weights}
     task.steps_of(strategy, step, steps)
     return before, {v.path: v.numpy() for v in learner.model.weights}

@@ -14,7 +14,7 @@ from segkit.training.pretext import Patches
 from segkit.training.pretext import build_pretext
 from segkit.training.pretext import prepare_fixed
 from segkit.training.puzzles import rotations
-from segkit.training.step import example_keys
+from segkit.training.replica import example_keys
 
 SHAPE = (8, 12, 8, 2)
 

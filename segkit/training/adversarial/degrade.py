@@ -92,7 +92,7 @@ def add_gaussian_noise(images, std):
         images: float32, shape `(batch, *sides, channels)`.
         std: float32, shape `(batch,)`, 0 or more; 0 is the identity.
     """
-    noise = normal("gaussian noise", tf.shape(images)[0], images.shape[1:])
+    noise = normal("gaussian noise", None, tf.shape(images)[0], images.shape[1:])
     return images + _per_voxel(std, images) * noise
 
 
@@ -114,7 +114,7 @@ def add_rician_noise(images, std):
     """
     axes = list(range(1, len(images.shape) - 1))
     zero, std = tf.reduce_min(images, axes, keepdims=True), _per_voxel(std, images)
-    noise = normal("rician noise", tf.shape(images)[0], (2, *images.shape[1:]))
+    noise = normal("rician noise", None, tf.shape(images)[0], (2, *images.shape[1:]))
     power = tf.square(images - zero + std * noise[:, 0]) + tf.square(std * noise[:, 1])
     return tf.where(std > 0, zero + tf.sqrt(power), images)
 

@@ -162,7 +162,7 @@ def added_inputs(player, example):
     added = {"class": example.ids} if "class" in player.takes else {}
     if "noise" in player.takes:
         size = player.model.input["noise"].shape[-1]
-        added["noise"] = normal(f"{player.name}_noise", tf.shape(example.real)[0], (size,))
+        added["noise"] = normal(f"{player.name}_noise", None, tf.shape(example.real)[0], (size,))
     return added
 
 

@@ -60,7 +60,7 @@ class Inpainting(Task):
 
     def example(self, images, labels):
         """Returns an `Example`, see `Task.example`; the labels do not matter."""
-        sides = images.shape[1:-1]
+        sides = tuple(images.shape[1:-1])
         mask = draw_holes(tf.shape(images)[0], sides, share=self._share, kinds=self._kinds)
         hidden = mask > 0
         known = tf.where(hidden, 0.0, images)

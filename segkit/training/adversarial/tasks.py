@@ -61,14 +61,16 @@ class Task:
         patches: `Patches`.
         paired: Whether an image is made of something that belongs to the real one, voxel by voxel,
             so that the two can be compared.
-        labelled: Whether it takes label maps.
+        labelled: Whether it takes label maps, of class indices.
+        styled: Whether it takes a second data set (`data.style`): its batches of images are dicts
+            of `image` and `style`, and labels belong to the first.
         metric: What the run is judged by, see `segkit.training.adversarial.objective`: `psnr` where
             there is one right answer, else `realism`.
         gives: Names of the generator's inputs that an example holds.
         condition_channels: Channels that the critic sees beside an image.
     """
 
-    paired = labelled = False
+    paired = labelled = styled = False
     metric = "realism"
     gives = ()
     condition_channels = 0
@@ -133,17 +135,8 @@ class Labels(Task):
         self.condition_channels = patches.num_classes
 
     def example(self, images, labels):
-        """Returns an `Example`, see `Task.example`.
-
-        Raises:
-            ConfigError: If the labels are class probabilities, as mixing makes them.
-        """
+        """Returns an `Example`, see `Task.example`."""
         label = label_map(labels)
-        if label.dtype.is_floating:
-            raise ConfigError(
-                "task 'labels' needs class indices, got class probabilities. Take mixup out of "
-                "augment.policy."
-            )
         shown = tf.cast(label, tf.float32)[..., None]
         condition = tf.one_hot(label, self.patches.num_classes)
         inputs = {"label": label}

@@ -1,0 +1,1 @@
+"""Generators, which make images, and critics, which judge them."""
