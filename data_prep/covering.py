@@ -7,13 +7,17 @@ import numpy as np
 from data_prep.whole_cases import read_cases
 
 
-def count_covering(manifest, splits, patch_size):
+def count_covering(manifest, splits, patch_size, repeats=None):
     """Returns the number of patches that `covering_patches` yields."""
-    shapes = [c["shape"] for c in manifest["cases"].values() if c["split"] in splits]
+    shapes = [
+        entry["shape"]
+        for case, entry in manifest["cases"].items()
+        if entry["split"] in splits and _belongs(case, repeats)
+    ]
     return sum(len(list(_starts(shape[:3], _box(patch_size)))) for shape in shapes)
 
 
-def covering_patches(folder, manifest, splits, patch_size):
+def covering_patches(folder, manifest, splits, patch_size, repeats=None):
     """Yields all patches of some splits.
 
     Along each axis they lie at equal distances, none overhangs a case that is larger, and one is
@@ -25,6 +29,7 @@ def covering_patches(folder, manifest, splits, patch_size):
         manifest: Its manifest.
         splits: Names of the splits.
         patch_size: `(height, width)` or `(depth, height, width)`.
+        repeats: As of `data_prep.pipeline.build_dataset`; cases of which it says 0 are left out.
 
     Yields:
         `(case, image)`: id, and float32 `(*patch_size, channels)`.
@@ -32,9 +37,15 @@ def covering_patches(folder, manifest, splits, patch_size):
     box = _box(patch_size)
     for split in splits:
         for case in read_cases(folder, manifest, split):
+            if not _belongs(case.id, repeats):
+                continue
             for start in _starts(case.image.shape[:3], box):
                 image = _cut(case.image, start, box)
                 yield case.id, image if len(patch_size) == 3 else image[0]
+
+
+def _belongs(case, repeats):
+    return (repeats or {}).get(case, 1) > 0
 
 
 def _box(patch_size):

@@ -23,9 +23,9 @@ from segkit.tables import target
 from segkit.training import TASKS
 
 # What this tool has in common with others.
-training, instances = (
+training, gans, instances = (
     SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name(f"{name}.py"))))
-    for name in ("train", "evaluate_instances")
+    for name in ("train", "train_gan", "evaluate_instances")
 )
 
 EXAMPLES = """examples:
@@ -37,27 +37,37 @@ EXAMPLES = """examples:
 Whether synthetic images help a segmentation is seen by training with them (data.synthetic) and
 without, and tools/evaluate.py on real cases; see docs/synthesis_scores.md.
 """
+KIND = ("channels", "preprocess")  # of data sets whose images can be compared
 RANDOM = "random"
 IMAGES, RESTORED, TUNING = 1000, 200, 24  # numbers of examples
 TRAINING = 10_000  # patches that may have been learnt by heart
 SEED = 20_000  # of streams and noise: other draws than those that the run was validated on
 
 
-class Job(NamedTuple):
-    """What is scored, on what.
+class Source(NamedTuple):
+    """A data set, and which of its cases trained and which are scored: pairs `(splits, repeats)`.
 
-    `data` and `manifest` are of the data set that images are made from, `reference` is the pair of
-    the one that they should look like. `train` are the splits that the run was trained on.
+    `repeats` are as in `data.repeats`; a case of which it says 0 does not belong.
+    """
+
+    folder: Path
+    manifest: dict
+    training: tuple
+    held_out: tuple
+
+
+class Job(NamedTuple):
+    """What is scored, on what: images are made from `source` and should look like `reference`.
+
+    `options` are those of the task that `--set` changed.
     """
 
     run: object
     task: object
     options: dict
-    data: Path
-    manifest: dict
-    reference: tuple
     split: str
-    train: tuple
+    source: Source
+    reference: Source
 
 
 def parse_args(argv):
@@ -66,7 +76,7 @@ def parse_args(argv):
     )
     add = parser.add_argument
     add("--run", metavar="FOLDER", required=True, help="run folder of tools/train.py with a task")
-    add("--data", metavar="FOLDER", help="prepared data set (default: the run's own)")
+    add("--data", metavar="FOLDER", help="where the run's data set lies now, if it was moved")
     add(
         "--split",
         default="val",
@@ -154,88 +164,100 @@ def make_job(args):
     if args.devices in ("cpu", "gpu"):  # else TensorFlow's own choice, the first GPU if any
         make_strategy(f"{args.devices}:1")
     run = load_run(args.run)
-    config, data = run.config, Path(args.data or run.config.data.path)
-    declared = options_of(target(TASKS, config.task.name, "task"))
-    options = parse_pairs(declared, args.set, "--set")
-    check_options(TASKS, config.task.name, options, "task")
-    manifest = same_kind(load_manifest(data), run.manifest, data)
+    config, data = run.config, args.data or run.config.data.path
+    options = task_options(config.task.name, args.set)
+    manifest = same_kind(load_manifest(data), run.manifest, data, (*KIND, "classes", "cases"))
     patches = Patches(
         shape=(*config.data.patch_size, len(manifest["channels"])),
         num_classes=len(manifest["classes"]),
         upright=manifest["preprocess"]["spacing_mm"] is None,
     )
     task = build_task(config.task.name, patches, **{**config.task.options, **options})
-    reference = data, manifest
-    if getattr(task, "two_sets", False):
-        reference = Path(config.data.style), load_manifest(config.data.style)
-    split = f"fold{config.data.fold}" if args.split == "val" else args.split
-    train = training.training_splits(config.data, manifest)
-    for pair in ((data, manifest), reference):
-        check_split(split, train, *pair)
-    return Job(run, task, options, data, manifest, reference, split, train)
+    source = reference = source_of(config, data, manifest, args.split)
+    if config.data.style:
+        style = gans.style_config(config)
+        reference = source_of(style, style.data.path, load_manifest(style.data.path), args.split)
+    split = f"fold{config.data.fold}" if args.split == "val" and manifest["classes"] else args.split
+    return Job(run, task, options, split, source, reference)
 
 
-def same_kind(manifest, expected, data, keys=("channels", "classes", "preprocess")):
-    """Returns the manifest after checking that its images are like those of a run."""
+def task_options(name, pairs):
+    """Returns the options of `--set`, checked."""
+    options = parse_pairs(options_of(target(TASKS, name, "task")), pairs, "--set")
+    check_options(TASKS, name, options, "task")
+    return options
+
+
+def same_kind(manifest, expected, data, keys):
+    """Returns the manifest of a data set after comparing some of its keys with those of a run."""
     for key in keys:
         if manifest.get(key) != expected[key]:
             raise DataError(
-                f"{data} was prepared otherwise than the run's data: {key!r} differs. Prepare it "
-                "with the run's data set's options, or leave it out."
+                f"{data} is not, or was prepared otherwise than, the run's data set: {key!r} "
+                "differs. Name the one that it was trained on."
             )
     return manifest
 
 
-def check_split(split, train, data, manifest):
-    """Refuses a split that is not there, or was trained on."""
+def source_of(config, data, manifest, split):
+    """Returns the `Source` that a run was trained on, with the cases of a split to score."""
+    trained = training.training_splits(config.data, manifest)
+    if split == "val" and not manifest["classes"]:
+        from data_prep.splits import hold_out
+
+        repeats, others = hold_out(trained, config.data.repeats, manifest)
+        return Source(Path(data), manifest, (trained, repeats), (trained, others))
+    split = f"fold{config.data.fold}" if split == "val" else split
     known = {entry["split"] for entry in manifest["cases"].values()}
     if split not in known:
         raise ConfigError(
             f"no case of {data} is in the split {split!r}. {nearest(split, known | {'val'})}"
         )
-    if split in train:
-        others = ", ".join(sorted(known - set(train))) or "a data set with a test split"
+    if split in trained:
+        others = ", ".join(sorted({"val", *known} - set(trained)))
         raise ConfigError(
             f"the run was trained on {split}, so images that it remembers would score well there. "
             f"Take one of: {others}."
         )
+    return Source(Path(data), manifest, (trained, config.data.repeats), ((split,), {}))
 
 
-def stream(job, source, splits, count, *, with_targets=False):
+def stream(job, source, chosen, count, *, with_targets=False):
     """Returns batches of `(cases, images, labels)`, patches drawn as in the run's validation."""
     from data_prep.pipeline import build_dataset
 
-    config, (data, manifest) = job.run.config, source
+    config, (splits, repeats) = job.run.config, chosen
     size = config.train.batch_size
-    return build_dataset(
-        data,
-        manifest,
+    batches = build_dataset(
+        source.folder,
+        source.manifest,
         splits,
+        repeats=repeats,
         patch_size=tuple(config.data.patch_size),
         batch_size=size,
         seed=config.train.seed + SEED,
         foreground_fraction=config.data.foreground_fraction,
         memory_bytes=config.data.memory_mb << 20,
-        labels=bool(manifest["classes"]),
+        labels=bool(source.manifest["classes"]),
         batches=-(-count // size),
         with_cases=True,
         with_targets=with_targets,
     )
+    return progress(batches, ", ".join(splits), "batch")
 
 
-def samples(job, splits, count):
-    """Returns the `Sampled` of patches of some splits."""
+def samples(job, chosen, count):
+    """Returns the `Sampled` of patches of some cases."""
     from segkit.training.adversarial.sampling import sample
 
     model = job.run.model
-    source, with_targets = (job.data, job.manifest), "class" in model.input
-    batches = stream(job, source, splits, count, with_targets=with_targets)
-    return sample(job.task, model, progress(batches, splits), count=count, seed=SEED)
+    batches = stream(job, job.source, chosen, count, with_targets="class" in model.input)
+    return sample(job.task, model, batches, count=count, seed=SEED)
 
 
-def real_images(job, splits, count):
+def real_images(job, chosen, count):
     """Returns `(images, cases)` of patches that made images should look like."""
-    parts = list(progress(stream(job, job.reference, splits, count), splits))
+    parts = list(stream(job, job.reference, chosen, count))
     images = np.concatenate([image.numpy() for _, image, _ in parts])[:count]
     return images, [name.decode() for case, _, _ in parts for name in case.numpy()][:count]
 
@@ -245,18 +267,18 @@ def all_training(job):
     from data_prep.covering import count_covering
     from data_prep.covering import covering_patches
 
-    (data, manifest), patch = job.reference, tuple(job.run.config.data.patch_size)
-    total = count_covering(manifest, job.train, patch)
+    one, patch = job.reference, tuple(job.run.config.data.patch_size)
+    splits, repeats = one.training
+    total = count_covering(one.manifest, splits, patch, repeats)
     chosen = set(np.linspace(0, total - 1, min(total, TRAINING)).round().astype(int).tolist())
-    patches = covering_patches(data, manifest, job.train, patch)
+    patches = covering_patches(one.folder, one.manifest, splits, patch, repeats)
     return np.stack([image for n, (_, image) in enumerate(patches) if n in chosen])
 
 
-def progress(batches, splits):
+def progress(items, name, unit):
     from tqdm import tqdm
 
-    name = ", ".join(splits)
-    return tqdm(batches, total=len(batches), desc=name, unit="batch", disable=None)
+    return tqdm(items, total=len(items), desc=name, unit=unit, disable=None)
 
 
 def build_extractor(name, layer, job):
@@ -267,8 +289,8 @@ def build_extractor(name, layer, job):
 
     if name == RANDOM:
         return of_random_convolutions()
-    run, (data, manifest) = load_run(name), job.reference
-    same_kind(manifest, run.manifest, data, ("channels", "preprocess"))
+    run, reference = load_run(name), job.reference
+    same_kind(reference.manifest, run.manifest, reference.folder, KIND)
     return of_network(run.model, run.folder.name, layer=layer)
 
 
@@ -276,7 +298,7 @@ def header(job):
     """Returns what a report begins with."""
     config = job.run.config
     task = {"name": config.task.name, **job.options}
-    data = {"data": job.manifest["name"], "split": job.split}
+    data = {"data": job.source.manifest["name"], "split": job.split}
     return {"run": job.run.folder.name, "model": config.model.name, "task": task, **data}
 
 
@@ -288,17 +310,19 @@ def score_made(args, job, folder):
     from segkit.inference.realism import distinct
     from segkit.inference.realism import score_realism
     from segkit.inference.synthesis_report import realism_lines
+    from segkit.inference.synthesis_report import write_nearest
+    from segkit.inference.synthesis_report import write_samples
 
     extractors = [build_extractor(name, args.layer, job) for name in args.features]
     count = args.count or IMAGES
-    found = samples(job, [job.split], count)
+    found = samples(job, job.source.held_out, count)
     held_out, cases = found.real, found.cases
-    if job.reference[0] != job.data:
-        held_out, cases = real_images(job, [job.split], count)
+    if job.reference is not job.source:
+        held_out, cases = real_images(job, job.reference.held_out, count)
     kept = distinct(held_out)
     distinct(found.made)  # refuses NaN
     images = {"held_out": held_out[kept], "made": found.made}
-    images["training"], _ = real_images(job, job.train, count)
+    images["training"], _ = real_images(job, job.reference.training, count)
     images["all_training"] = all_training(job)
     realism, checks = score_realism(images, extractors)
     plain = of_intensities(len(job.run.config.data.patch_size))
@@ -312,33 +336,18 @@ def score_made(args, job, folder):
         "realism": realism,
         "memorisation_of_intensities": of_intensity,
     }
-    named = dict(zip([*args.features, plain.name], [*checks, check], strict=True))
-    draw_made(job, folder, found, images, named)
+    shown = {"given": found.given, "made": found.made, "real": held_out}
+    upright, title = job.task.patches.upright, job.run.folder.name
+    labels = found.labels if "label" in job.task.gives else None
+    write_samples(folder, shown, labels, upright=upright, title=title)
+    names = [Path(name).name for name in (*args.features, plain.name)]
+    named = dict(zip(names, [*checks, check], strict=True))
+    write_nearest(folder, found.made, images["all_training"], named, upright=upright)
     return report, realism_lines(report)
-
-
-def draw_made(job, folder, found, images, checks):
-    """Draws `samples.png`, and a picture of the nearest training patches for each check."""
-    from segkit.inference.synthesis_report import write_nearest
-    from segkit.inference.synthesis_report import write_samples
-
-    upright, task = job.task.patches.upright, job.task
-    shown = {"made": found.made, "held_out": found.real if task.paired else images["held_out"]}
-    if found.given is not None:
-        shown["given"] = found.given
-    labels = found.labels if "label" in task.gives else None
-    write_samples(folder, shown, labels, upright=upright, title=job.run.folder.name)
-    for name, check in checks.items():
-        path = folder / f"nearest-{Path(name).name}.png"
-        title = f"nearest by {Path(name).name}"
-        patches = images["all_training"]
-        write_nearest(path, found.made, patches, check, upright=upright, title=title)
 
 
 def score_restored(args, job, folder):
     """Scores images against the true ones, and other methods beside: `(report, lines)`."""
-    from tqdm import tqdm
-
     from segkit.inference.restoration_scores import GIVEN
     from segkit.inference.restoration_scores import NETWORK
     from segkit.inference.restoration_scores import choose_options
@@ -349,14 +358,14 @@ def score_restored(args, job, folder):
     from segkit.inference.synthesis_report import restoration_lines
     from segkit.inference.synthesis_report import write_restored
 
-    found = scorable(samples(job, [job.split], args.count or RESTORED))
-    tuning = scorable(samples(job, job.train, TUNING))
+    found = scorable(samples(job, job.source.held_out, args.count or RESTORED))
+    tuning = scorable(samples(job, job.source.training, TUNING))
     methods = methods_for(found.mask is not None)
     options = choose_options(methods, tuning.real, tuning.given, tuning.mask)
     restored = {GIVEN: found.given, NETWORK: found.made}
     masks = [None] * len(found.real) if found.mask is None else found.mask
     for name, method in methods.items():
-        pairs = tqdm(list(zip(found.given, masks, strict=True)), desc=name, disable=None)
+        pairs = progress(list(zip(found.given, masks, strict=True)), name, "image")
         restored[name] = np.stack([method(*pair, **options[name]) for pair in pairs])
     scores = {
         name: [score_example(*trio) for trio in zip(found.real, images, masks, strict=True)]

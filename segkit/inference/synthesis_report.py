@@ -102,35 +102,34 @@ def write_samples(folder, images, labels, *, upright, title):
 
     Args:
         folder: `pathlib.Path` of the evaluation.
-        images: Dict of `made` and `held_out`, and `given` where images are translated.
-        labels: int32 `(examples, *sides)`, which the made images belong to, or `None`.
+        images: Dict of arrays: `made`, `real` and, where images are translated, `given`, else
+            `None`.
+        labels: int32 `(examples, *sides)`, which made and real images belong to, or `None`.
         upright: As in `save_grid`.
         title: Text above.
     """
-    columns = {} if labels is None else {"label": labels[:SHOWN, ..., None]}
-    if "given" in images:
-        columns["given"] = images["given"][:SHOWN]
-    columns |= {"made": images["made"][:SHOWN], "real": images["held_out"][:SHOWN]}
-    rows = min(map(len, columns.values()))
-    columns = {name: values[:rows] for name, values in columns.items()}
+    columns = {} if labels is None else {"label": labels[..., None]}
+    columns |= {name: array for name, array in images.items() if array is not None}
+    columns = {name: array[:SHOWN] for name, array in columns.items()}
     save_grid(folder / "samples.png", columns, title=title, upright=upright, classes=("label",))
 
 
-def write_nearest(path, made, training, found, *, upright, title):
-    """Draws the made images that come nearest to a training image, each beside that one.
+def write_nearest(folder, made, training, checks, *, upright):
+    """Draws the made images that come nearest to training images, each beside that one.
 
     Args:
-        path: File to write.
+        folder: `pathlib.Path` of the evaluation, which gets a `nearest-NAME.png` for each check.
         made: Made images.
         training: All training images.
-        found: `segkit.metrics.generation.memorisation.Memorisation` of them.
+        checks: Dict name of the features -> `segkit.metrics.generation.memorisation.Memorisation`.
         upright: As in `save_grid`.
-        title: Text above.
     """
-    order = np.argsort(found.relative, kind="stable")[:SHOWN]
-    columns = {"made": made[order], "training": training[found.nearest[order]]}
-    notes = [f"{found.relative[n]:.2f}" for n in order]
-    save_grid(path, columns, title=title, notes=notes, upright=upright)
+    for name, found in checks.items():
+        order = np.argsort(found.relative, kind="stable")[:SHOWN]
+        columns = {"made": made[order], "training": training[found.nearest[order]]}
+        notes = [f"{found.relative[n]:.2f}" for n in order]
+        path = folder / f"nearest-{name}.png"
+        save_grid(path, columns, title=f"nearest by {name}", notes=notes, upright=upright)
 
 
 def write_restored(folder, columns, psnrs, *, upright):

@@ -41,3 +41,10 @@ def test_a_patch_lies_centred_on_a_case_that_is_smaller_and_inside_one_that_is_l
     np.testing.assert_array_equal(first[1:5], 1 + np.arange(36).reshape(4, 9)[:, :6])
     np.testing.assert_array_equal(first[[0, 5]], 0)
     np.testing.assert_array_equal(patches[1][1:5, :, 0], 1 + np.arange(36).reshape(4, 9)[:, 3:])
+
+
+def test_cases_that_are_never_seen_are_left_out(manifest):
+    options = ["fold0", "test"], (4, 4), {"a": 0, "b": 3}
+    patches = list(covering_patches("data", manifest, *options))
+    assert {case for case, _ in patches} == {"b"}
+    assert len(patches) == count_covering(manifest, *options)

@@ -94,8 +94,8 @@ def test_the_nearest_pair_comes_first(tmp_path):
         nearer=1,
         p_value=1.0,
     )
-    write_nearest(tmp_path / "n.png", made, training, check, upright=True, title="t")
-    picture = pixels(tmp_path / "n.png")
+    write_nearest(tmp_path, made, training, {"x": check}, upright=True)
+    picture = pixels(tmp_path / "nearest-x.png")
     rows = np.array_split(picture[40:], 3)
     # The two halves of the first pair are white, other images are black.
     assert rows[0].mean() > rows[1].mean() + 10

@@ -8,7 +8,7 @@ import tensorflow as tf
 from segkit.layers.step_context import step_context
 from segkit.training.adversarial.game import Player
 from segkit.training.adversarial.game import added_inputs
-from segkit.training.step import example_keys
+from segkit.training.replica import example_keys
 
 
 class Sampled(NamedTuple):
