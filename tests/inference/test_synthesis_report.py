@@ -82,6 +82,18 @@ def test_rows_are_turned_unless_pictures_are_upright(tmp_path):
     assert black[0] > black[1] + 20  # zeros are below in the upright one
 
 
+def test_classes_have_colours_and_intensities_a_grey_scale(tmp_path):
+    labels, image = np.zeros((2, 8, 8, 1), int), np.zeros((2, 8, 8, 1))
+    labels[:, 4:], image[:, 4:] = 1, 1
+    columns = {"label": labels, "real": image}
+    save_grid(tmp_path / "x.png", columns, title="", notes=["a", "b"], classes=("label",))
+    picture = np.asarray(Image.open(tmp_path / "x.png").convert("RGB"), int)
+    orange = (np.abs(picture - (230, 159, 0)).sum(axis=-1) < 10).sum()
+    black = (picture.sum(axis=-1) < 30).sum()
+    assert orange > 5000
+    assert 1.8 < black / orange < 2.3  # half of each column is black
+
+
 def test_the_nearest_pair_comes_first(tmp_path):
     made, training = np.zeros((3, 8, 8, 1)), np.zeros((5, 8, 8, 1))
     made[2, :, :4] = training[4, :, :4] = 1
