@@ -283,6 +283,7 @@ def progress(items, name, unit):
 
 def build_extractor(name, layer, job):
     """Returns the extractor of `--features`."""
+    from segkit.inference.features import network_of
     from segkit.inference.features import of_network
     from segkit.inference.features import of_random_convolutions
     from segkit.training.run import load_run
@@ -291,7 +292,8 @@ def build_extractor(name, layer, job):
         return of_random_convolutions()
     run, reference = load_run(name), job.reference
     same_kind(reference.manifest, run.manifest, reference.folder, KIND)
-    return of_network(run.model, run.folder.name, layer=layer)
+    model = network_of(run, job.task.patches.shape)
+    return of_network(model, run.folder.name, layer=layer)
 
 
 def header(job):

@@ -89,6 +89,27 @@ def of_network(model, name, *, layer=None):
     return Extractor(f"{name}, layer {chosen.name}", extract)
 
 
+def network_of(run, shape):
+    """Returns the network of a trained run for images of a size of choice, with its weights.
+
+    Args:
+        run: What `segkit.training.run.load_run` returned.
+        shape: `(*sides, channels)`.
+
+    Raises:
+        ShapeError: If the network cannot be built for these sides.
+    """
+    config = run.config
+    if list(config.data.patch_size) == list(shape[:-1]) or config.pretext or config.task:
+        return run.model
+    from segkit.models import build_model
+
+    options, channels = config.model.options, run.outputs.num_channels
+    network = build_model(config.model.name, channels, shape, **options)
+    network.set_weights(run.model.get_weights())
+    return network
+
+
 def of_intensities(rank):
     """Returns the extractor of the intensities themselves, averaged in blocks.
 

@@ -1,9 +1,13 @@
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 
+from segkit.config import Component
 from segkit.errors import ConfigError
 from segkit.errors import ShapeError
+from segkit.inference.features import network_of
 from segkit.inference.features import of_intensities
 from segkit.inference.features import of_network
 from segkit.inference.features import of_random_convolutions
@@ -44,6 +48,25 @@ def test_the_layer_can_be_named_and_volumes_have_features(images):
     assert extractor.name == "one, layer logits"
     expected = np.asarray(model(volumes)).mean(axis=(1, 2, 3))
     np.testing.assert_allclose(extractor(volumes), expected, atol=1e-5)
+
+
+def test_the_network_of_a_run_can_have_other_sides(images):
+    options = {"filters": 4, "downsamplings": 1}
+    model = build_model("unet", 3, (8, 24, 1), **options)
+    config = SimpleNamespace(
+        model=Component("unet", options),
+        data=SimpleNamespace(patch_size=[8, 24]),
+        pretext=None,
+        task=None,
+    )
+    one = SimpleNamespace(model=model, config=config, outputs=SimpleNamespace(num_channels=3))
+    assert network_of(one, (8, 24, 1)) is model
+    other = network_of(one, (16, 16, 1))
+    for weight, expected in zip(other.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    assert of_network(other, "one")(images).shape == (40, 8)
+    with pytest.raises(ShapeError, match="unet"):
+        network_of(one, (8, 8, 8, 1))
 
 
 def test_random_features_do_not_depend_on_the_batch(images):

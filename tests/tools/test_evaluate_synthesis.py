@@ -12,6 +12,7 @@ from data_prep.manifest import load_manifest
 from data_prep.pipeline import build_dataset
 from segkit.config import config_from_dict
 from segkit.config import save_config
+from segkit.models import build_model
 from tests.tools.conftest import threshold_model
 from tools.evaluate_synthesis import main
 
@@ -127,21 +128,31 @@ def test_the_same_command_gives_the_same_scores_and_says_what_is_too_few(labels_
     assert results(labels_run) == first
 
 
-def test_features_of_a_run_are_named_with_their_layer(labels_run, mr_run, make_run, tmp_path):
-    image = keras.Input(SHAPE, name="image")
-    x = keras.layers.Conv2D(5, 3, strides=2, padding="same", name="encoder1")(image)
-    keras.Model(image, keras.layers.Conv2DTranspose(2, 2, 2, name="logits")(x)).save(
-        tmp_path / "model.keras"
-    )
-    for name in ("config.yaml", "dataset.json"):
-        (tmp_path / name).write_text((mr_run.folder / name).read_text())
-    run(labels_run, "--count", 30, "--features", tmp_path, "random")
+def segmenter_run(folder, make_run, network, sides, name="unet"):
+    """Writes a run of a network for segmentation to a folder."""
+    config = {
+        "model": {"name": name, "filters": 4, "downsamplings": 1},
+        "data": {"path": str(make_run.data), "patch_size": sides},
+        "loss": {"name": "ce_dice"},
+        "train": {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2},
+    }
+    save_config(config_from_dict(config), folder / "config.yaml")
+    (folder / "dataset.json").write_text(json.dumps(make_run.manifest))
+    network.save(folder / "model.keras")
+    return folder
+
+
+def test_features_of_a_run_are_named_with_their_layer(labels_run, make_run, tmp_path):
+    options = {"filters": 4, "downsamplings": 1}
+    network = build_model("unet", 2, (8, 24, 1), **options)  # on patches of another size
+    folder = segmenter_run(tmp_path, make_run, network, [8, 24])
+    run(labels_run, "--count", 30, "--features", folder, "random")
     first, second = results(labels_run)["realism"]
-    assert (first["features"], first["size"]) == (f"{tmp_path.name}, layer encoder1", 5)
+    assert (first["features"], first["size"]) == (f"{folder.name}, layer encoder1_relu2", 8)
     assert second["features"] == "random convolutions"
-    run(labels_run, "--count", 30, "--features", tmp_path, "--layer", "logits")
+    run(labels_run, "--count", 30, "--features", folder, "--layer", "logits")
     (scores,) = results(labels_run)["realism"]
-    assert (scores["features"], scores["size"]) == (f"{tmp_path.name}, layer logits", 2)
+    assert (scores["features"], scores["size"]) == (f"{folder.name}, layer logits", 2)
 
 
 def test_a_generator_that_copies_training_images_is_found_and_a_fresh_one_is_not(
@@ -247,9 +258,9 @@ def test_mistakes_are_answered_in_one_line(labels_run, make_run, mr_run, mistake
     assert not (broken / "evaluation").exists() or not list((broken / "evaluation").iterdir())
 
 
-def test_features_of_a_run_on_other_patches_are_refused(labels_run, mr_run, mistake, tmp_path):
-    threshold_model((8, 16), 1.0).save(tmp_path / "model.keras")
-    for name in ("config.yaml", "dataset.json"):
-        (tmp_path / name).write_text((mr_run.folder / name).read_text())
-    line = mistake(main, "--run", labels_run, "--features", tmp_path, "--count", 30)
-    assert "those of images of [8, 16, 1], got [16, 16, 1]" in line
+def test_features_of_volumes_are_refused_for_slices(labels_run, make_run, mistake, tmp_path):
+    network = threshold_model((8, 16, 16), 1.0)
+    folder = segmenter_run(tmp_path, make_run, network, [8, 16, 16], "unet3d")
+    line = mistake(main, "--run", labels_run, "--features", folder, "--count", 30)
+    assert "unet3d" in line
+    assert "(16, 16, 1)" in line
