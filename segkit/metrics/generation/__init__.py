@@ -1,0 +1,1 @@
+"""Scores of made images: NumPy and SciPy, on features or on intensities."""
