@@ -20,11 +20,11 @@ from tools import evaluate
 from tools import train
 
 SPADE = {
-    "model": {"name": "spade", "filters": 4, "upsamplings": 2, "hidden": 4, "noise": 4},
+    "model": {"name": "spade", "filters": 4, "upsamplings": 1, "hidden": 4, "noise": 4},
     "data": {"patch_size": [16, 16]},
     "loss": {
         "name": "adversarial",
-        "critic": {"name": "patch", "filters": 4, "scales": 1, "downsamplings": 2},
+        "critic": {"name": "patch", "filters": 4, "scales": 1, "downsamplings": 1},
         "feature_matching": 1.0,
     },
     "task": {"name": "labels"},
@@ -32,11 +32,11 @@ SPADE = {
 }
 DCGAN = {
     **SPADE,
-    "model": {"name": "dcgan", "filters": 8, "upsamplings": 2, "noise": 4},
+    "model": {"name": "dcgan", "filters": 8, "upsamplings": 1, "noise": 4},
     "loss": {
         "name": "adversarial",
         "kind": "wasserstein",
-        "critic": {"name": "global", "filters": 4, "downsamplings": 2, "spectral_norm": False},
+        "critic": {"name": "global", "filters": 4, "downsamplings": 1, "spectral_norm": False},
         "gradient_penalty": 10.0,
         "critic_steps": 2,
     },
