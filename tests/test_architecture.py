@@ -35,6 +35,8 @@ TABLES = (
     "segkit.losses:LOSSES",
     "segkit.metrics:METRICS",
     "segkit.models:MODELS",
+    "segkit.models:GENERATORS",
+    "segkit.models:CRITICS",
     "segkit.classical:METHODS",
     "segkit.training:OPTIMIZERS",
     "segkit.training:SCHEDULES",
@@ -54,10 +56,12 @@ SHARED = {
     "checks",
     "encoder_decoder",
     "ensemble",
+    "gan",
     "image",
     "levels",
     "measure",
     "morphology",
+    "parts",
     "seeds",
     "stages",
     "vgg16",
@@ -182,13 +186,15 @@ def test_table_entries_exist_and_every_file_is_in_the_table(table):
     ("folder", "table"),
     [
         ("segkit/models", "segkit.models:MODELS"),
+        ("segkit/models/gan", "segkit.models:GENERATORS|CRITICS"),
         ("segkit/classical", "segkit.classical:METHODS"),
         ("data_prep/layouts", "data_prep.layouts:LAYOUTS"),
     ],
 )
 def test_no_file_is_missing_from_its_table(folder, table):
-    module, _, attribute = table.partition(":")
-    entries = getattr(importlib.import_module(module), attribute).values()
+    module, _, attributes = table.partition(":")
+    tables = [getattr(importlib.import_module(module), name) for name in attributes.split("|")]
+    entries = [entry for each in tables for entry in each.values()]
     listed = {entry.partition(":")[0].split(".")[len(Path(folder).parts)] for entry in entries}
     found = [
         *(ROOT / folder).glob("*.py"),
@@ -199,12 +205,13 @@ def test_no_file_is_missing_from_its_table(folder, table):
 
 
 def test_every_model_has_a_config_and_every_config_a_model():
+    from segkit.models import GENERATORS
     from segkit.models import MODELS
 
     texts = {p.stem: p.read_text(encoding="utf-8") for p in (ROOT / "configs").glob("*.yaml")}
     named = {stem: yaml.safe_load(text)["model"]["name"] for stem, text in texts.items()}
     assert {name: named.get(name) for name in MODELS} == {name: name for name in MODELS}
-    assert set(named.values()) == set(MODELS)
+    assert set(named.values()) == set(MODELS) | set(GENERATORS)
 
 
 @pytest.mark.parametrize("tool", sorted(p.stem for p in (ROOT / "tools").glob("*.py")))

@@ -10,12 +10,15 @@ from segkit.config import load_config
 from segkit.config import save_config
 from segkit.errors import ConfigError
 from segkit.losses import LOSSES
+from segkit.models import CRITICS
+from segkit.models import GENERATORS
 from segkit.models import MODELS
+from segkit.tables import named_options
 from segkit.training import PRETEXTS
 from segkit.training import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLES = {"model": MODELS, "loss": LOSSES, "pretext": PRETEXTS}
+TABLES = {"model": MODELS | GENERATORS, "loss": LOSSES, "pretext": PRETEXTS}
 SMALL = {
     "model": {"name": "unet", "filters": 8},
     "data": {"patch_size": [32, 32]},
@@ -171,4 +174,7 @@ def test_the_order_of_regions_is_a_difference(config_file):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_config_loads(path):
     config = load_config(path, tables=TABLES)
-    assert config.model.name in MODELS
+    assert config.model.name in MODELS | GENERATORS
+    assert (config.model.name in GENERATORS) == bool(config.task)
+    if config.task:
+        named_options(config.loss.options["critic"], "loss.critic", CRITICS)

@@ -14,10 +14,13 @@ from segkit.errors import ConfigError
 from segkit.errors import SegkitError
 from segkit.errors import exit_code
 from segkit.errors import writing
+from segkit.models import GENERATORS
 from segkit.models import MODELS
 from segkit.tables import is_own
 from segkit.tables import target
 
+# Configs of generators, which are named by what they are for.
+GANS = ("spade_gan", "dcgan", "style_gan", "inpaint_gan", "enhance_gan", "cycle_gan")
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 KINDS = (".png", ".pdf", ".svg")
 EXAMPLES = """examples:
@@ -75,7 +78,7 @@ def tabulate(args):
     check(args)
     asked = [args.config] if args.config else args.model
     rows, plans, notes = [], [], []
-    for name in asked or MODELS:
+    for name in asked or (*MODELS, *GANS):
         with noting(name, notes, strict=asked):
             plans.append(read_plan(name, args))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -120,7 +123,7 @@ def check(args):
 def read_plan(name, args):
     """Returns the `Plan` of a configuration file, of a model by name, or of one's own."""
     if args.config is None:
-        target(MODELS, name, "model")
+        target(MODELS | dict.fromkeys(GANS, ""), name, "model")
     if is_own(name) and args.config is None:
         if args.set or not args.input:
             raise ConfigError(
@@ -129,7 +132,7 @@ def read_plan(name, args):
             )
         return Plan(name, {}, tuple(args.input), "float32")
     path = args.config or CONFIGS / f"{name}.yaml"
-    config = load_config(path, args.set, {"model": MODELS})
+    config = load_config(path, args.set, {"model": MODELS | GENERATORS})
     shape = tuple(args.input or (*config.data.patch_size, 1))
     return Plan(config.model.name, config.model.options, shape, config.train.precision)
 

@@ -1,5 +1,7 @@
 """A feature map that is the same for every example, and learned."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -21,14 +23,14 @@ class LearnedMap(keras.layers.Layer):
         self.shape = tuple(shape)
 
     def build(self, input_shape):
-        """Creates the map."""
+        """Creates the values of the map, in one row."""
         normal = keras.initializers.RandomNormal(stddev=1.0)
-        self.map = self.add_weight(self.shape, normal, name="map")
+        self.values = self.add_weight((math.prod(self.shape),), normal, name="values")
 
     def call(self, inputs):
         """Returns the map for each example of `inputs` `(batch, ...)`."""
         batch = ops.shape(inputs)[0]
-        return ops.broadcast_to(self.map, (batch, *self.shape))
+        return ops.broadcast_to(ops.reshape(self.values, self.shape), (batch, *self.shape))
 
     def compute_output_shape(self, input_shape):
         """Returns the shape of the map, with the batch before it."""

@@ -49,11 +49,14 @@ class PartialConvolution(keras.layers.Layer):
     def call(self, inputs):
         """Returns features and what is known of them."""
         features, known = inputs
-        window = ops.ones((*self.kernel_size, 1, 1), known.dtype)
-        count = ops.conv(known, window, self.strides, "same")
+        # In float32: TensorFlow 2.21 convolves volumes of one channel and one slice wrongly in
+        # bfloat16 on CPUs.
+        window = ops.ones((*self.kernel_size, 1, 1), "float32")
+        count = ops.conv(ops.cast(known, "float32"), window, self.strides, "same")
         seen = ops.cast(count > 0.5, features.dtype)
-        scale = seen * math.prod(self.kernel_size) / ops.maximum(count, 1.0)
-        found = ops.conv(features * known, self.kernel, self.strides, "same") * scale
+        scale = math.prod(self.kernel_size) / ops.maximum(count, 1.0)
+        found = ops.conv(features * known, self.kernel, self.strides, "same")
+        found = found * (ops.cast(scale, features.dtype) * seen)
         if self.use_bias:
             found = found + self.bias * seen
         return [found, seen]

@@ -7,10 +7,12 @@ be changed.
 import logging
 import sys
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from segkit.config import config_from_dict
+from segkit.layers.spectral_norm import SpectralConvolution
 from segkit.losses import LOSSES
 from segkit.losses import build_loss
 from segkit.metrics.counts import class_counts
@@ -63,7 +65,15 @@ def batches(part=(0, 1)):
     return data.batch(BATCH, drop_remainder=True)
 
 
-def train(strategy, model, loss="ce_dice", loss_options=None, **settings):
+def spectral_network(num_classes, input_shape):
+    """Two convolutions with spectral norm."""
+    image = keras.Input(input_shape, name="image")
+    x = keras.layers.ReLU()(SpectralConvolution(8, (3, 3), name="first")(image))
+    logits = SpectralConvolution(num_classes, (3, 3), dtype="float32", name="logits")(x)
+    return keras.Model(image, logits)
+
+
+def train(strategy, model, loss="ce_dice", loss_options=None, network="unet", **settings):
     """Returns losses and their terms, gradient norms, counts and weights after a few steps."""
     defaults = {"optimizer": {"name": "sgd", "momentum": 0.5}, "learning_rate": 0.1}
     raw = {"epochs": 1, "steps_per_epoch": STEPS, "batch_size": BATCH, **defaults, **settings}
@@ -77,8 +87,8 @@ def train(strategy, model, loss="ce_dice", loss_options=None, **settings):
     ).train
 
     def build():
-        network = build_model("unet", CLASSES, (*SIDES, 1), **model)
-        return network, build_loss(loss, **(loss_options or {}))
+        built = build_model(network, CLASSES, (*SIDES, 1), **model)
+        return built, build_loss(loss, **(loss_options or {}))
 
     learner = build_learner(config, strategy, build)
 

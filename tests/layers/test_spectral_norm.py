@@ -8,6 +8,8 @@ import tensorflow as tf
 from segkit.layers.spectral_norm import SpectralConvolution
 from segkit.layers.spectral_norm import SpectralDense
 from segkit.layers.step_context import step_context
+from segkit.training.devices import make_strategy
+from tests.conformance.replicas import train
 
 KEYS = np.zeros((2, 2), np.uint32)
 RNG = np.random.default_rng(0)
@@ -130,6 +132,21 @@ def test_under_float16_singular_values_are_those_of_float32():
     kernel = layer.normalized_kernel()
     assert kernel.dtype == tf.float16
     assert np.linalg.svd(matrix(kernel), compute_uv=False)[0] < 2
+
+
+@pytest.mark.slow
+def test_training_is_the_same_on_two_replicas_in_parts_and_compiled():
+    options = {"network": "tests.conformance.replicas:spectral_network"}
+    expected = train(make_strategy("cpu:1"), {}, **options)
+    initial = train(make_strategy("cpu:1"), {}, learning_rate=1e-9, **options)
+    # Kernel, bias and vector of the first convolution stand first; the vector moves by itself.
+    first = slice(9 * 8 + 8, 9 * 8 + 8 + 8)
+    assert np.linalg.norm(expected["weights"][first]) == pytest.approx(1, abs=1e-5)
+    assert not np.allclose(expected["weights"][first], initial["weights"][first], atol=1e-4)
+    for replicas, settings in ((2, {}), (2, {"xla": True}), (2, {"accumulation_steps": 2})):
+        found = train(make_strategy(f"cpu:{replicas}"), {}, **options, **settings)
+        for what in ("loss", "gradient_norm", "weights"):
+            np.testing.assert_allclose(found[what], expected[what], rtol=1e-4, atol=1e-5)
 
 
 @every_layer

@@ -21,8 +21,8 @@ from segkit.models.gan.parts import joined
 from segkit.models.gan.parts import u_stages
 
 CONVOLUTIONS = ("gated", "partial")
-# Keeps the mean square of activations: E[elu(f)^2] E[sigmoid(g)^2] = 1 at a variance of 4.7.
-GATED_SCALE = 4.7
+# Keeps the mean square of activations: E[elu(f)^2] E[sigmoid(g)^2] = 1 at a variance of 5.
+GATED_SCALE = 5.0
 
 
 def inpainter(

@@ -3,6 +3,7 @@
 import math
 
 import keras
+from keras import initializers
 from keras import layers
 from keras import ops
 
@@ -114,8 +115,14 @@ def noise_and_class(model, noise, classes):
     if not classes:
         return inputs, inputs["noise"]
     inputs["class"] = class_input(model, classes)
-    embedded = layers.Embedding(classes, noise, name="class_embedding")(inputs["class"])
-    return inputs, layers.Concatenate(name="noise_and_class")([inputs["noise"], embedded])
+    one_hot = ops.one_hot(inputs["class"], classes, dtype="float32")
+    # A product and no look-up: the gradient of that is sparse, and is not summed over replicas.
+    initial = initializers.RandomNormal(stddev=1.0)  # as the noise
+    embedding = layers.Dense(
+        noise, use_bias=False, kernel_initializer=initial, name="class_embedding"
+    )
+    together = layers.Concatenate(name="noise_and_class")
+    return inputs, together([inputs["noise"], embedding(one_hot)])
 
 
 def class_input(model, classes):

@@ -59,8 +59,13 @@ def multiply_adds(call):
     Positions outside of the image, in "same" padding, count like all others. Normalizations,
     activations, sums, pooling and interpolation count nothing.
     """
-    positions = min(math.prod(grid(tensor)) for tensor in (*call.inputs, *call.outputs))
-    return positions * sum(math.prod(kernel.shape) for kernel in kernels(call))
+    return sum(_positions(call, kernel) * math.prod(kernel.shape) for kernel in kernels(call))
+
+
+def _positions(call, kernel):
+    """How often a kernel works; a vector beside a map, such as a style, says nothing of that."""
+    tensors = [t for t in (*call.inputs, *call.outputs) if len(t.shape) >= len(kernel.shape)]
+    return min(math.prod(grid(tensor)) for tensor in tensors or call.outputs)
 
 
 def _is_uncounted(call):

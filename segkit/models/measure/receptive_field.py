@@ -24,7 +24,8 @@ def receptive_field(graph):
     Returns:
         `(sides, unknown)`: one number per spatial axis of the first output, the largest over its
         voxels, `math.inf` for all of an image; and names of layers of which it is not known what
-        they read. `sides` is `None` if there are any, or if the output has no sides.
+        they read. `sides` is `None` if there are any, if the output has no sides, or if no input
+        has as many axes as the output, as where an image is made from noise.
     """
     output = next(iter(graph.outputs.values()))
     sides, unknown = [0] * len(grid(output)), set()
@@ -33,7 +34,8 @@ def receptive_field(graph):
         box = trace_back(graph, output, voxel, unknown)
         if box:
             sides = [max(a, high - low + 1) for a, (low, high) in zip(sides, box, strict=True)]
-    return (tuple(sides) if sides and not unknown else None), sorted(unknown)
+    known = any(sides) and not unknown
+    return (tuple(sides) if known else None), sorted(unknown)
 
 
 def trace_back(graph, output, voxel, unknown):
