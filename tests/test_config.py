@@ -15,9 +15,10 @@ from segkit.models import GENERATORS
 from segkit.models import MODELS
 from segkit.tables import named_options
 from segkit.training import PRETEXTS
+from segkit.training import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLES = {"model": MODELS | GENERATORS, "loss": LOSSES, "pretext": PRETEXTS}
+TABLES = {"model": MODELS | GENERATORS, "loss": LOSSES, "pretext": PRETEXTS, "task": TASKS}
 SMALL = {
     "model": {"name": "unet", "filters": 8},
     "data": {"patch_size": [32, 32]},
@@ -58,6 +59,18 @@ def test_a_section_pretext_is_checked_kept_and_may_be_absent(config_file, tmp_pa
     assert first_difference(config, load_config(config_file)) == "pretext.name"
     with pytest.raises(ConfigError, match="pretext.block must be int, got 'big'"):
         load_config(config_file, [*overrides, "pretext.block=big"], TABLES)
+
+
+def test_a_section_task_and_a_second_data_set_are_kept_and_may_be_absent(config_file, tmp_path):
+    assert load_config(config_file, tables=TABLES).task is None
+    overrides = ["task.name=noise", "data.style=data/other"]
+    config = load_config(config_file, overrides, {**TABLES, "task": TASKS})
+    assert config.task == Component("noise")
+    save_config(config, tmp_path / "copy.yaml")
+    assert load_config(tmp_path / "copy.yaml") == config
+    assert first_difference(config, load_config(config_file)) == "data.style"
+    with pytest.raises(ConfigError, match="task 'noise' has no option 'size'"):
+        load_config(config_file, [*overrides, "task.size=4"], {**TABLES, "task": TASKS})
 
 
 def test_saving_and_loading_gives_the_same_config(config_file, tmp_path):

@@ -21,10 +21,10 @@ from tests.training.conftest import share_of
 
 BATCH, SHAPE = 4, (16, 16, 1)
 SMALL = {
-    "spade": {"filters": 4, "upsamplings": 2, "hidden": 4, "noise": 4},
-    "dcgan": {"filters": 8, "upsamplings": 2, "noise": 4},
-    "patch": {"filters": 4, "downsamplings": 1, "scales": 2},
-    "global": {"filters": 4, "downsamplings": 2},
+    "spade": {"filters": 4, "upsamplings": 1, "hidden": 4, "noise": 4},
+    "dcgan": {"filters": 8, "upsamplings": 1, "noise": 4},
+    "patch": {"filters": 4, "downsamplings": 1, "scales": 1},
+    "global": {"filters": 4, "downsamplings": 1},
 }
 TASK_OF = {"spade": "labels", "dcgan": "noise"}
 

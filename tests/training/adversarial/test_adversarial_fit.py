@@ -22,6 +22,8 @@ from tests.training.test_fit import history
 from tests.training.test_stop_and_go import at_step
 from tests.training.test_stop_and_go import state
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"epochs": 3, "averaging": {"name": "ema", "decay": 0.5}}
 LOSS = {"feature_matching": 1.0, "critic_steps": 2, "critic_augment": ["translation", "color"]}
 
@@ -81,7 +83,7 @@ def test_the_run_tells_of_both_networks(whole):
     assert "train_realism" not in rows[-1]
     assert float(rows[-1]["validation_realism"]) == progress.scores[-1]
     assert "val realism -" in lines[0]
-    assert "(spread 0." in lines[0]
+    assert "(spread " in lines[0]
     assert lines[1] == "warning: 1 epochs"
     train_log = EventAccumulator(str(folder / "logs/train"), {"tensors": 0}).Reload()
     tags = set(train_log.Tags()["tensors"])

@@ -48,10 +48,10 @@ def drawn():
     return z, share.reshape(BATCH, 1)
 
 
-def step_of(kind, replicas, **options):
+def step_of(kind, replicas, xla=False, **options):
     """Result of one step, and the weights `c` and `g` after it."""
     train = {"epochs": 1, "steps_per_epoch": 9, "batch_size": BATCH, "learning_rate": RATE}
-    plain = {"optimizer": {"name": "sgd", "momentum": 0.0}, "clip_norm": 0.0}
+    plain = {"optimizer": {"name": "sgd", "momentum": 0.0}, "clip_norm": 0.0, "xla": xla}
     config = config_from_dict(
         {
             "model": {"name": "dcgan"},
@@ -109,16 +109,16 @@ def test_the_terms_are_those_of_the_formulas():
     np.testing.assert_allclose(result["watched"]["critic_accuracy"], accuracy)
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_the_penalties_are_those_of_the_formulas(replicas):
+@pytest.mark.parametrize(("replicas", "xla"), [(1, False), (1, True), (2, True)])
+def test_the_penalties_are_those_of_the_formulas(replicas, xla):
     # The critic's value of an image is the mean of c x over 4 voxels: its gradient there is c / 4
     # four times, of norm c / 2. So R1 is (c / 2)^2 / 2, and the penalty (c / 2 - 1)^2.
     z, _ = drawn()
     real, made = IMAGES.reshape(BATCH, 4), z * G
     plain = (made - real).mean()
-    result, c, _ = step_of("wasserstein", replicas, r1=3.0)
+    result, c, _ = step_of("wasserstein", replicas, xla, r1=3.0)
     np.testing.assert_allclose(result["terms"]["r1"], 3 * (C / 2) ** 2 / 2, rtol=1e-5)
     np.testing.assert_allclose(c, [C - RATE * RATIO * (plain + 3 * C / 4)], rtol=1e-5)
-    result, c, _ = step_of("wasserstein", replicas, gradient_penalty=3.0)
+    result, c, _ = step_of("wasserstein", replicas, xla, gradient_penalty=3.0)
     np.testing.assert_allclose(result["terms"]["gradient_penalty"], 3 * (C / 2 - 1) ** 2, rtol=1e-5)
     np.testing.assert_allclose(c, [C - RATE * RATIO * (plain + 3 * (C / 2 - 1))], rtol=1e-5)
