@@ -109,7 +109,7 @@ def test_a_label_map_generator_is_trained_stopped_resumed_and_loaded(
 @pytest.mark.slow
 def test_images_without_labels_train_a_generator_from_noise(config_file, tmp_path, capsys, mistake):
     data = unlabelled(tmp_path / "data", 3)
-    config = config_file(DCGAN, train={"xla": "on"}, augment={"placement": "device"})
+    config = config_file(DCGAN, train={"xla": True}, augment={"placement": "device"})
     assert train.main(arguments(config, data, tmp_path / "run")) == 0
     assert "validating on a part of test" in capsys.readouterr().out
     (row,) = history(tmp_path / "run")
