@@ -23,8 +23,8 @@ GIVEN, NETWORK = "as given", "network"
 # Options of each method that are tried on training examples.
 CANDIDATES = {
     "median": {"size": [3, 5, 7]},
-    "non_local_means": {"strength": [0.2, 0.4, 0.6, 0.8, 1.2], "patch": [3, 5]},
-    "total_variation": {"strength": [0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0]},
+    "non_local_means": {"strength": [0.1, 0.2, 0.4, 0.6, 0.8, 1.2], "patch": [3, 5]},
+    "total_variation": {"strength": [0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0]},
     "bicubic": {"scale": [0.25, 1 / 3, 0.5, 0.75]},
     "biharmonic": {},
 }
