@@ -6,15 +6,12 @@ cores, start-up and validation included, because the time on the clock depends o
 machine does.
 """
 
-import os
-import resource
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks import runs
+from benchmarks.runs import overrides
+
 EPOCHS = 20
 PILOTS = (5, 20)  # steps
 VALIDATION_BATCHES = 16
@@ -70,28 +67,8 @@ def train(run, arguments, settings, epochs, steps):
         f"train.steps_per_epoch={steps}",
         f"train.validation_batches={VALIDATION_BATCHES}",
     ]
-    shutil.rmtree(run, ignore_errors=True)
-    options = [part for text in settings for part in ("--set", text)]
-    seconds = tool("train.py", *arguments, "--run", run, "--no-evaluate", *options)
-    if len((run / "history.csv").read_text().splitlines()) <= epochs:  # it was asked to stop
-        raise SystemExit(f"{run} was stopped. Repeat the command to begin it anew.")
+    shutil.rmtree(run, ignore_errors=True)  # what its first part took is not known
+    arguments = [*arguments, "--no-evaluate", *overrides(*settings)]
+    seconds = runs.train("train.py", run, *arguments)
     spent.write_text(f"{seconds:.1f}")
     return seconds
-
-
-def tool(name, *arguments):
-    """Runs one of tools/ and returns the CPU seconds that it took."""
-    return call(sys.executable, ROOT / "tools" / name, *arguments)
-
-
-def call(*command):
-    """Runs a program and returns the CPU seconds that it took."""
-    command = [str(part) for part in command]
-    print(f"== {Path(command[1]).name} {' '.join(command[2:8])}", flush=True)
-    # The package beside this script, also where another copy is installed.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if subprocess.run(command, env=environment, check=False).returncode:
-        raise SystemExit(f"{Path(command[1]).name} failed. Repeat the command to go on.")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

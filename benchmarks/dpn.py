@@ -30,6 +30,7 @@ from benchmarks.runs import overrides
 from benchmarks.runs import paired_gain
 from benchmarks.runs import score
 from benchmarks.runs import train
+from benchmarks.runs import write_config
 from data_prep.manifest import load_manifest
 
 ARMS = ("scratch", "pretrained")
@@ -82,8 +83,9 @@ def pretrain(args, seed):
     """Returns the folder of a finished pre-training."""
     folder = args.out / f"pre-seed{seed}"
     settings = {"train.epochs": args.pretrain_epochs, "train.seed": seed, "data.fold": args.fold}
-    arguments = ["--pretext", args.pretext, *overrides(*args.set, *args.pretrain_set)]
-    train("pretrain.py", folder, args.config, settings, "--data", args.data, *arguments)
+    arguments = ["--config", write_config(folder, args.config, settings), "--data", args.data]
+    arguments += ["--pretext", args.pretext, *overrides(*args.set, *args.pretrain_set)]
+    train("pretrain.py", folder, *arguments)
     return folder
 
 
@@ -92,10 +94,11 @@ def tune(args, arm, count, epochs, seed, repeats, source):
     folder = args.out / f"{arm}-{count:03d}-epochs{epochs}-seed{seed}"
     settings = {"train.epochs": epochs, "train.seed": seed, "data.fold": args.fold}
     settings |= {"data.repeats": repeats}
-    arguments = ["--data", args.data, "--no-evaluate", *overrides(*args.set, *args.tune_set)]
+    arguments = ["--config", write_config(folder, args.config, settings), "--data", args.data]
+    arguments += ["--no-evaluate", *overrides(*args.set, *args.tune_set)]
     if arm == "pretrained":
         arguments += overrides(f"train.initial_weights={source}", *args.transfer_set)
-    train("train.py", folder, args.config, settings, *arguments)
+    train("train.py", folder, *arguments)
     return score(folder, args.fold)
 
 

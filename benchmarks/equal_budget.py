@@ -21,8 +21,8 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.cpu_budget import tool
 from benchmarks.cpu_budget import train_for
+from benchmarks.runs import tool
 
 MODELS = {  # config -> keys that suit volumes of about 35 x 50 x 35 voxels
     "unet3d": [],

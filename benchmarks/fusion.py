@@ -18,6 +18,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.runs import overrides
+from benchmarks.runs import train
+
 SIDE, RADIUS = 32, 4
 TRAINING, TEST = 200, 50
 # phantom, label of the row, channels, model options, channels to leave out in turn
@@ -73,23 +76,16 @@ def mean(values):
 
 def measure(args, phantom, channels, options, left_out, seed):
     """Trains one network; returns the mean Dice complete (key "") and without each channel."""
-    from tools import train
-
     data = args.folder / f"{phantom}-{channels}"
     if not (data / "dataset.json").exists():
         prepare(args.folder / phantom, data, phantom, channels)
     name = "-".join([phantom, channels, *(f"{k}{v}" for k, v in options.items()), str(seed)])
     run = args.folder / "runs" / name
-    if not (run / "model.keras").exists():
-        settings = {
-            f"model.{key}": value for key, value in {"modality_dropout": 0, **options}.items()
-        }
-        settings |= {"train.seed": seed, "train.epochs": args.epochs, "train.steps_per_epoch": 50}
-        settings |= {"data.patch_size": [SIDE, SIDE], "augment.policy": "none"}
-        sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-        command = ["--model", "fusion_unet", "--data", str(data), "--run", str(run), *sets]
-        if train.main([*command, "--no-evaluate"]):
-            raise SystemExit(1)
+    settings = {f"model.{key}": value for key, value in {"modality_dropout": 0, **options}.items()}
+    settings |= {"train.seed": seed, "train.epochs": args.epochs, "train.steps_per_epoch": 50}
+    settings |= {"data.patch_size": [SIDE, SIDE], "augment.policy": "none"}
+    sets = overrides(*(f"{key}={value}" for key, value in settings.items()))
+    train("train.py", run, "--model", "fusion_unet", "--data", data, "--no-evaluate", *sets)
     return score(run, data, left_out)
 
 

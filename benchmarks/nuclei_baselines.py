@@ -27,10 +27,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.cpu_budget import ROOT
-from benchmarks.cpu_budget import call
-from benchmarks.cpu_budget import tool
 from benchmarks.cpu_budget import train_for
+from benchmarks.runs import ROOT
+from benchmarks.runs import call
+from benchmarks.runs import tool
 from data_prep.manifest import load_manifest
 from data_prep.whole_cases import read_cases
 

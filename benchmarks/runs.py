@@ -1,4 +1,4 @@
-"""What benchmarks of trainings share: runs in processes of their own, and scores in pairs.
+"""What benchmarks share: tools and trainings in processes of their own, and scores in pairs.
 
 Every run is a folder. What is finished is not done again, and what was interrupted goes on.
 """
@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -20,51 +21,71 @@ ROOT = Path(__file__).resolve().parents[1]
 RESAMPLES = 2000
 
 
-def train(tool, folder, config, settings, *arguments):
+def train(name, run, *arguments):
     """Runs a training to its end, or goes on with it; does nothing when it has ended.
 
     Args:
-        tool: Script in `tools`.
-        folder: Run folder; the config is kept in `configs` beside it.
+        name: Script in `tools`.
+        run: Run folder, `pathlib.Path`.
+        *arguments: Further ones of the script.
+
+    Returns:
+        CPU seconds that this took, those of earlier parts not included.
+    """
+    if (run / "finished").exists():
+        return 0.0
+    resume = ["--resume"] if list_checkpoints(run / "checkpoints") else []
+    seconds = tool(name, "--run", run, *arguments, *resume)
+    epochs = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["train"]["epochs"]
+    with open(run / "history.csv", newline="") as file:
+        if len(list(csv.DictReader(file))) < epochs:  # asked to stop, and saved
+            raise SystemExit(f"{run} was stopped. Repeat the command to go on.")
+    (run / "finished").touch()
+    return seconds
+
+
+def write_config(run, config, settings):
+    """Writes the config of a run to `configs` beside it; returns its path.
+
+    Args:
+        run: Run folder, `pathlib.Path`.
         config: YAML file to begin with.
         settings: Dict `"section.key" -> value` of what differs.
-        *arguments: Further ones of the tool.
     """
-    finished = folder / "finished"
-    if finished.exists():
-        return
     content = yaml.safe_load(Path(config).read_text())
     for key, value in settings.items():
         section, _, name = key.partition(".")
         content.setdefault(section, {})[name] = value
-    path = folder.parent / "configs" / f"{folder.name}.yaml"
+    path = run.parent / "configs" / f"{run.name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(content, sort_keys=False))
-    resume = ["--resume"] if list_checkpoints(folder / "checkpoints") else []
-    call(tool, "--config", path, "--run", folder, *arguments, *resume)
-    with open(folder / "history.csv", newline="") as file:
-        if len(list(csv.DictReader(file))) < content["train"]["epochs"]:  # asked to stop, and saved
-            raise SystemExit(f"{folder.name} was stopped. Repeat the command to go on.")
-    finished.touch()
+    return path
 
 
 def score(folder, fold):
     """Returns the report of tools/evaluate.py on the whole cases of a fold, made if need be."""
     report = folder / "evaluation" / f"fold{fold}" / "results.json"
     if not report.exists():
-        call("evaluate.py", "--run", folder, "--split", f"fold{fold}")
+        tool("evaluate.py", "--run", folder, "--split", f"fold{fold}")
     return json.loads(report.read_text())
 
 
-def call(tool, *arguments):
-    """Runs a tool in a process of its own; ends this one if it fails."""
-    name = Path(arguments[arguments.index("--run") + 1]).name
-    print(f"== {tool} {name}", flush=True)
-    command = [sys.executable, ROOT / "tools" / tool, *map(str, arguments)]
+def tool(name, *arguments):
+    """Runs one of tools/ and returns the CPU seconds that it took."""
+    return call(sys.executable, ROOT / "tools" / name, *arguments)
+
+
+def call(*command):
+    """Runs a program and returns the CPU seconds that it took; ends this one if it fails."""
+    command = [str(part) for part in command]
+    print(f"== {Path(command[1]).name} {' '.join(command[2:8])}", flush=True)
     # The package beside this script, also where another copy is installed.
-    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
-    if result.returncode:
-        raise SystemExit(f"{tool} did not finish {name}. Repeat the command to go on.")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if subprocess.run(command, env=environment, check=False).returncode:
+        raise SystemExit(f"{Path(command[1]).name} failed. Repeat the command to go on.")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def overrides(*texts):

@@ -26,13 +26,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.runs import ROOT
-from benchmarks.runs import call
 from benchmarks.runs import case_scores
 from benchmarks.runs import leave_out
 from benchmarks.runs import overrides
 from benchmarks.runs import paired_gain
 from benchmarks.runs import score
+from benchmarks.runs import tool
 from benchmarks.runs import train
+from benchmarks.runs import write_config
 from data_prep.manifest import load_manifest
 
 
@@ -83,9 +84,8 @@ def parse_args(argv):
 def learn_to_make(args, seed, few):
     """Returns the folder of a trained generator."""
     folder = args.out / f"generator-seed{seed}"
-    settings = settings_of(args, seed, few, args.gan_epochs)
-    arguments = ["--data", args.data, *overrides(*args.gan_set)]
-    train("train.py", folder, args.gan_config, settings, *arguments)
+    config = write_config(folder, args.gan_config, settings_of(args, seed, few, args.gan_epochs))
+    train("train.py", folder, "--config", config, "--data", args.data, *overrides(*args.gan_set))
     return folder
 
 
@@ -93,7 +93,7 @@ def synthesize(args, seed, generator, count, deform):
     """Returns the folder of a synthetic data set; one that is complete is left as it is."""
     out = args.out / f"made-{count}-deform{deform:g}-seed{seed}"
     if not (out / "dataset.json").exists():
-        call("synthesize.py", "--run", generator, "--out", out, "--count", count,
+        tool("synthesize.py", "--run", generator, "--out", out, "--count", count,
              "--deform", deform, "--seed", seed)  # fmt: skip
     return out
 
@@ -105,8 +105,8 @@ def segment(args, seed, few, made=None, ratio=0):
     settings = settings_of(args, seed, few, args.epochs) | {"augment.policy": "nnunet"}
     if made:
         settings["data.synthetic"] = {"path": str(made), "ratio": ratio}
-    arguments = ["--data", args.data, "--no-evaluate", *overrides(*args.set)]
-    train("train.py", folder, args.config, settings, *arguments)
+    arguments = ["--config", write_config(folder, args.config, settings), "--data", args.data]
+    train("train.py", folder, *arguments, "--no-evaluate", *overrides(*args.set))
     return score(folder, args.fold)
 
 

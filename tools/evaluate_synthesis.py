@@ -32,7 +32,7 @@ EXAMPLES = """examples:
   python tools/evaluate_synthesis.py --run runs/MY_SPADE_GAN
   python tools/evaluate_synthesis.py --run runs/MY_SPADE_GAN --features runs/MY_UNET random
   python tools/evaluate_synthesis.py --run runs/MY_INPAINT_GAN --split test --count 400
-  python tools/evaluate_synthesis.py --run runs/MY_ENHANCE_GAN --set "gaussian=[0.2, 0.2]"
+  python tools/evaluate_synthesis.py --run runs/MY_ENHANCE_GAN --cover --set "gaussian=[0.2, 0.2]"
 
 Whether synthetic images help a segmentation is seen by training with them (data.synthetic) and
 without, and tools/evaluate.py on real cases; see docs/synthesis_scores.md.
@@ -40,7 +40,7 @@ without, and tools/evaluate.py on real cases; see docs/synthesis_scores.md.
 KIND = ("channels", "preprocess")  # of data sets whose images can be compared
 RANDOM = "random"
 IMAGES, RESTORED, TUNING = 1000, 200, 24  # numbers of examples
-TRAINING = 10_000  # patches that may have been learnt by heart
+COVERING = 10_000  # patches that cover cases, at most
 SEED = 20_000  # of streams and noise: other draws than those that the run was validated on
 
 
@@ -96,7 +96,14 @@ def parse_args(argv):
         "--count",
         type=int,
         metavar="N",
-        help=f"images to make (default: {IMAGES}; {RESTORED} where there is a true one)",
+        help=f"images to make (default: {IMAGES}; {RESTORED} where there is a true one, "
+        f"{COVERING} at most with --cover)",
+    )
+    add(
+        "--cover",
+        action="store_true",
+        help="restore patches that cover the held-out cases, evenly chosen if there are more than "
+        "--count, in place of random ones",
     )
     add(
         "--set",
@@ -128,6 +135,11 @@ def evaluate(args):
         raise ConfigError(
             f"the task {job.run.config.task.name} is scored against true images, without features. "
             "Leave out --features."
+        )
+    if args.cover and not restored:
+        raise ConfigError(
+            f"--cover is for true images, and the task {job.run.config.task.name} has none. Leave "
+            "it out."
         )
     folder = job.run.folder / "evaluation" / folder_name(job)
     with instances.new_folder(folder) as partial:
@@ -262,17 +274,30 @@ def real_images(job, chosen, count):
     return images, [name.decode() for case, _, _ in parts for name in case.numpy()][:count]
 
 
-def all_training(job):
-    """Returns patches that cover the training cases, evenly chosen if there are too many."""
+def covered(job, count):
+    """Returns the `Sampled` of patches that cover the held-out cases, see `covering`."""
+    import tensorflow as tf
+
+    from segkit.training.adversarial.sampling import sample
+
+    cases, images = covering(job, job.source, job.source.held_out, count)
+    labels = np.zeros(images.shape[:-1], np.int32)  # restoring takes none
+    batches = tf.data.Dataset.from_tensor_slices((cases, images, labels))
+    batches = progress(batches.batch(job.run.config.train.batch_size), job.split, "batch")
+    return sample(job.task, job.run.model, batches, count=len(cases), seed=SEED)
+
+
+def covering(job, source, chosen, most):
+    """Returns `(cases, images)` of patches that cover cases, evenly chosen if there are more."""
     from data_prep.covering import count_covering
     from data_prep.covering import covering_patches
 
-    one, patch = job.reference, tuple(job.run.config.data.patch_size)
-    splits, repeats = one.training
-    total = count_covering(one.manifest, splits, patch, repeats)
-    chosen = set(np.linspace(0, total - 1, min(total, TRAINING)).round().astype(int).tolist())
-    patches = covering_patches(one.folder, one.manifest, splits, patch, repeats)
-    return np.stack([image for n, (_, image) in enumerate(patches) if n in chosen])
+    (splits, repeats), patch = chosen, tuple(job.run.config.data.patch_size)
+    total = count_covering(source.manifest, splits, patch, repeats)
+    kept = set(np.linspace(0, total - 1, min(total, most)).round().astype(int).tolist())
+    patches = covering_patches(source.folder, source.manifest, splits, patch, repeats)
+    found = [pair for n, pair in enumerate(patches) if n in kept]
+    return [case for case, _ in found], np.stack([image for _, image in found])
 
 
 def progress(items, name, unit):
@@ -325,7 +350,7 @@ def score_made(args, job, folder):
     distinct(found.made)  # refuses NaN
     images = {"held_out": held_out[kept], "made": found.made}
     images["training"], _ = real_images(job, job.reference.training, count)
-    images["all_training"] = all_training(job)
+    _, images["all_training"] = covering(job, job.reference, job.reference.training, COVERING)
     realism, checks = score_realism(images, extractors)
     plain = of_intensities(len(job.run.config.data.patch_size))
     of_intensity, check = describe_memorisation(images, plain)
@@ -350,48 +375,22 @@ def score_made(args, job, folder):
 
 def score_restored(args, job, folder):
     """Scores images against the true ones, and other methods beside: `(report, lines)`."""
-    from segkit.inference.restoration_scores import GIVEN
-    from segkit.inference.restoration_scores import NETWORK
-    from segkit.inference.restoration_scores import choose_options
-    from segkit.inference.restoration_scores import methods_for
-    from segkit.inference.restoration_scores import score_example
-    from segkit.inference.restoration_scores import summarise_restoration
+    from segkit.inference.restoration_scores import compare_methods
+    from segkit.inference.restoration_scores import scorable
     from segkit.inference.synthesis_report import order_of_columns
     from segkit.inference.synthesis_report import restoration_lines
     from segkit.inference.synthesis_report import write_restored
 
-    found = scorable(samples(job, job.source.held_out, args.count or RESTORED))
+    if args.cover:
+        found = scorable(covered(job, args.count or COVERING))
+    else:
+        found = scorable(samples(job, job.source.held_out, args.count or RESTORED))
     tuning = scorable(samples(job, job.source.training, TUNING))
-    methods = methods_for(found.mask is not None)
-    options = choose_options(methods, tuning.real, tuning.given, tuning.mask)
-    restored = {GIVEN: found.given, NETWORK: found.made}
-    masks = [None] * len(found.real) if found.mask is None else found.mask
-    for name, method in methods.items():
-        pairs = progress(list(zip(found.given, masks, strict=True)), name, "image")
-        restored[name] = np.stack([method(*pair, **options[name]) for pair in pairs])
-    scores = {
-        name: [score_example(*trio) for trio in zip(found.real, images, masks, strict=True)]
-        for name, images in restored.items()
-    }
-    sides = found.real.shape[1:-1]
-    report = summarise_restoration(scores, found.cases, header(job), options, sides)
-    psnrs = np.array([one["psnr"] for one in scores[NETWORK]])
-    columns = order_of_columns(restored, found.real)
-    write_restored(folder, columns, psnrs, upright=job.task.patches.upright)
-    return report, restoration_lines(report)
-
-
-def scorable(found):
-    """Returns the examples whose true images are not constant."""
-    from segkit.inference.restoration_scores import usable
-
-    kept = usable(found.real)
-    arrays = {
-        name: None if array is None else array[kept]
-        for name, array in found._asdict().items()
-        if name != "cases"
-    }
-    return found._replace(cases=[found.cases[n] for n in kept], **arrays)
+    start = {**header(job), "patches": "covering" if args.cover else "random"}
+    compared = compare_methods(found, tuning, start, progress)
+    columns = order_of_columns(compared.images, found.real)
+    write_restored(folder, columns, compared.psnrs, upright=job.task.patches.upright)
+    return compared.report, restoration_lines(compared.report)
 
 
 if __name__ == "__main__":

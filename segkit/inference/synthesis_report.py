@@ -5,7 +5,6 @@ import numpy as np
 from segkit.inference.image_grid import save_grid
 from segkit.inference.restoration_scores import GIVEN
 from segkit.inference.restoration_scores import NETWORK
-from segkit.inference.restoration_scores import TUNED_BY
 
 SHOWN = 8  # rows of a picture
 HEADINGS = ("", "Fréchet distance", "kernel distance", "precision", "recall")
@@ -84,16 +83,17 @@ def restoration_lines(report):
     ]
     return [
         f"{report['run']}, {report['split']} of {report['data']}: {report['examples']} examples of "
-        f"{report['cases']} cases",
+        f"{report['cases']} cases{_setting(report['task'])}",
         "",
         *_markdown(rows),
         "",
         *_markdown(gains),
-        *(
-            ["", f"Options of the best {TUNED_BY.upper()} on training cases: " + "; ".join(options)]
-            if options
-            else []
+        "",
+        "Network less the best of the others: "
+        + "; ".join(
+            _against_best(report, score) for score in shown if report["best_others"][score]
         ),
+        *(["", "Options, by training cases: " + "; ".join(options)] if options else []),
     ]
 
 
@@ -169,6 +169,17 @@ def _markdown(rows):
 def _with_interval(entry, name, digits):
     low, high = (_number(limit, digits) for limit in entry[f"{name}_interval"])
     return f"{_number(entry[name], digits)} ({low} to {high})"
+
+
+def _against_best(report, score):
+    other = report["best_others"][score]
+    gain = _with_interval(report["methods"][other], f"{score}_gain", DIGITS[score])
+    return f"{TITLES[score]} {gain}, {other}"
+
+
+def _setting(task):
+    """The options of a task as text: `, gaussian [0.1, 0.1]`."""
+    return "".join(f", {key} {value}" for key, value in task.items() if key != "name")
 
 
 def _number(value, digits):

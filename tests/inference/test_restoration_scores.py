@@ -6,13 +6,15 @@ from segkit.errors import DataError
 from segkit.inference.restoration_scores import GIVEN
 from segkit.inference.restoration_scores import NETWORK
 from segkit.inference.restoration_scores import choose_options
+from segkit.inference.restoration_scores import compare_methods
 from segkit.inference.restoration_scores import methods_for
+from segkit.inference.restoration_scores import scorable
 from segkit.inference.restoration_scores import score_example
 from segkit.inference.restoration_scores import summarise_restoration
-from segkit.inference.restoration_scores import usable
 from segkit.metrics.generation.psnr import psnr
 from segkit.metrics.generation.ssim import multi_scale_ssim
 from segkit.metrics.generation.ssim import ssim
+from segkit.training.adversarial.sampling import Sampled
 
 
 def truths(number=4, side=24):
@@ -48,28 +50,66 @@ def test_images_too_small_for_a_window_have_a_psnr_only():
     assert np.isnan(found["ms_ssim"])
 
 
+def mean_psnr(method, truth, given):
+    return np.mean(
+        [psnr(t, method(g, None), data_range=1) for t, g in zip(truth, given, strict=True)]
+    )
+
+
 def test_the_strength_that_is_chosen_grows_with_what_there_is_to_remove():
     methods, truth = methods_for(masks=False), truths()
-    assert set(methods) == {"median", "non_local_means", "total_variation", "bicubic"}
+    names = {"median", "non_local_means", "total_variation", "bicubic"}
     little, much = (choose_options(methods, truth, noisy(truth, s)) for s in (0.02, 1.0))
-    assert little["median"]["size"] < much["median"]["size"]
-    for name, options in much.items():
-        scores = [
-            psnr(t, methods[name](g, None, **options), data_range=1)
-            for t, g in zip(truth, noisy(truth, 1.0), strict=True)
-        ]
-        other = [
-            psnr(t, methods[name](g, None, **little[name]), data_range=1)
-            for t, g in zip(truth, noisy(truth, 1.0), strict=True)
-        ]
-        assert np.mean(scores) >= np.mean(other)
+    assert names <= set(much) <= names | {f"{name} for SSIM" for name in names}
+    assert little["median"].keywords["size"] < much["median"].keywords["size"]
+    for name in names:
+        scores = (mean_psnr(one[name], truth, noisy(truth, 1.0)) for one in (much, little))
+        assert next(scores) >= next(scores)
+
+
+def test_a_method_stands_twice_where_other_options_have_the_best_ssim():
+    truth = truths()
+
+    def total_variation(image, mask, *, strength):
+        """A chequered pattern has less error than more contrast, but less of the structure, too."""
+        chequered = image + 0.55 * (-1) ** np.indices(image.shape).sum(axis=0)
+        return {0.1: chequered, 0.2: 1.6 * image}.get(strength, 9 * image)
+
+    methods = {"total_variation": total_variation}
+    chosen = choose_options(methods, truth, truth)
+    options = {name: method.keywords["strength"] for name, method in chosen.items()}
+    assert options == {"total_variation": 0.1, "total_variation for SSIM": 0.2}
+    small = truth[:, :8, :8]  # too small for SSIM
+    assert list(choose_options(methods, small, small)) == ["total_variation"]
+
+
+def sampled(truth, given, mask=None):
+    return Sampled(list("aabb"), truth, np.zeros(truth.shape[:-1]), 0.5 * truth, given, mask)
+
+
+def test_methods_are_tuned_on_training_examples_and_scored_on_the_others():
+    truth = truths()
+    found, tuning = sampled(truth, noisy(truth, 0.02)), sampled(truth, noisy(truth, 1.0))
+    report, images, psnrs = compare_methods(found, tuning, {"run": "r"}, lambda items, *_: items)
+    assert report["run"] == "r"
+    chosen = choose_options(methods_for(masks=False), truth, tuning.given)
+    assert list(report["methods"]) == list(images) == [GIVEN, NETWORK, *chosen]
+    assert report["methods"]["median"]["options"] == chosen["median"].keywords
+    made = chosen["median"](found.given[2], None)
+    np.testing.assert_array_equal(images["median"][2], made)
+    np.testing.assert_array_equal(images[NETWORK], found.made)
+    expected = [psnr(t, t / 2, data_range=float(np.ptp(t))) for t in truth]
+    assert psnrs == pytest.approx(expected)
+    # Tuned for much noise, the median takes more away than the little noise that there is.
+    assert report["methods"]["median"]["psnr"] < report["methods"][GIVEN]["psnr"]
 
 
 def test_holes_are_filled_by_inpainters():
     methods, truth = methods_for(masks=True), truths()
     mask = np.zeros((4, 24, 24, 1), np.float32)
     mask[:, 5:10, 5:10] = 1
-    assert choose_options(methods, truth, truth * (1 - mask), mask) == {"biharmonic": {}}
+    (only,) = choose_options(methods, truth, truth * (1 - mask), mask).values()
+    assert (only.func, only.keywords) == (methods["biharmonic"], {})
     filled = methods["biharmonic"](truth[0] * (1 - mask[0]), mask[0])
     assert psnr(truth[0], filled, data_range=1) > 20
 
@@ -100,6 +140,12 @@ def test_means_are_over_cases_and_gains_on_the_same_cases():
     assert methods["m"]["psnr_gain_interval"] == [1, 6]
     assert methods[GIVEN]["psnr_interval"] == [10, 10]
     assert methods[NETWORK]["psnr_gain"] == 0
+    assert report["best_others"] == {
+        "psnr": "m",
+        "ssim": "m",
+        "ms_ssim": None,
+        "psnr_inside": None,
+    }
     assert report["per_case"]["b"]["m"]["psnr"] == 9
 
 
@@ -111,8 +157,13 @@ def test_one_case_has_no_interval_and_a_perfect_image_no_psnr():
 
 
 def test_constant_images_are_left_out():
-    images = truths()
-    images[1] = 3
-    assert usable(images).tolist() == [0, 2, 3]
+    truth = truths()
+    truth[1] = 3
+    found = scorable(sampled(truth, noisy(truth, 0.1)))
+    assert found.cases == ["a", "b", "b"]
+    np.testing.assert_array_equal(found.real, truth[[0, 2, 3]])
+    np.testing.assert_array_equal(found.given, noisy(truth, 0.1)[[0, 2, 3]])
+    assert found.mask is None
+    truth[:] = 3
     with pytest.raises(DataError, match="constant"):
-        usable(images[1:2])
+        scorable(sampled(truth, truth))

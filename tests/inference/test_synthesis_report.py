@@ -50,11 +50,13 @@ def test_the_table_of_restored_images_has_gains_and_options():
         return [{"psnr": p, "ssim": 0.5, "ms_ssim": np.nan, "psnr_inside": np.nan} for p in psnrs]
 
     methods = {"as given": scores(10, 12), "network": scores(20, 22), "median": scores(15, 18)}
-    header = {"run": "gan", "split": "fold0", "data": "d"}
+    task = {"name": "enhancement", "gaussian": [0.1, 0.2]}
+    header = {"run": "gan", "split": "fold0", "data": "d", "task": task}
     options = {"median": {"size": 3}}
     report = summarise_restoration(methods, ["a", "b"], header, options, (24, 24))
     text = "\n".join(restoration_lines(report))
-    assert "2 examples of 2 cases" in text
+    assert "2 examples of 2 cases, gaussian [0.1, 0.2]\n" in text
+    assert "Network less the best of the others: PSNR (dB) 4.50 (4.00 to 5.00), median" in text
     assert "21.00 (20.00 to 22.00)" in text
     assert "4.50 (4.00 to 5.00)" in text
     assert "median: size 3" in text

@@ -197,7 +197,7 @@ def test_filled_holes_are_scored_beside_the_biharmonic_ones(make_run, capsys):
     folder = make_run.make(constant(0.0), {"name": "inpainting", "share": [0.1, 0.3]})
     run(folder, "--count", 12)
     report = results(folder)
-    assert report["scales"] == 1
+    assert (report["scales"], report["patches"], report["examples"]) == (1, "random", 12)
     methods = report["methods"]
     assert list(methods) == ["as given", "network", "biharmonic"]
     network, given = methods["network"], methods["as given"]
@@ -220,7 +220,8 @@ def test_denoising_is_scored_beside_tuned_methods_at_a_level_of_choice(make_run)
     assert report["task"] == {"name": "enhancement", "gaussian": [0.4, 0.4]}
     methods = report["methods"]
     filters = ["median", "non_local_means", "total_variation", "bicubic"]
-    assert list(methods) == ["as given", "network", *filters]
+    assert list(methods)[:2] == ["as given", "network"]
+    assert [name for name in list(methods)[2:] if "SSIM" not in name] == filters
     assert methods["network"]["psnr"] == methods["as given"]["psnr"]
     assert methods["as given"]["psnr_gain"] == 0
     assert set(methods["non_local_means"]["options"]) == {"strength", "patch"}
@@ -232,6 +233,21 @@ def test_denoising_is_scored_beside_tuned_methods_at_a_level_of_choice(make_run)
     # A quarter of the noise: 20 log10(4) = 12 dB.
     gain = less["network"]["psnr"] - methods["network"]["psnr"]
     assert gain == pytest.approx(12.04, abs=0.01)
+
+
+def test_held_out_slices_are_covered_whole_or_evenly(make_run):
+    folder = make_run.make(constant(0.0), {"name": "inpainting"})
+    patches = list(covering_patches(make_run.data, make_run.manifest, ["fold0"], SIDES))
+    scored = [np.ptp(image) > 0 for _, image in patches]  # constant ones are left out
+    run(folder, "--cover")
+    report = results(folder)
+    assert (report["patches"], report["examples"]) == ("covering", sum(scored))
+    assert set(report["per_case"]) == {case for case, _ in patches}
+    run(folder, "--cover", "--count", 6)
+    chosen = np.linspace(0, len(patches) - 1, 6).round().astype(int)
+    few = results(folder)
+    assert few["examples"] == sum(scored[n] for n in chosen)
+    assert set(few["per_case"]) == {patches[n][0] for n in chosen if scored[n]}
 
 
 def test_translated_images_are_compared_with_the_other_data_set(make_run):
@@ -250,6 +266,7 @@ def test_mistakes_are_answered_in_one_line(labels_run, make_run, mr_run, mistake
     assert "--layer goes with" in mistake(main, "--run", labels_run, "--layer", "x")
     line = mistake(main, "--run", labels_run, "--count", 10)
     assert "at least 20 held_out examples" in line
+    assert "--cover is for true images" in mistake(main, "--run", labels_run, "--cover")
     folder = make_run.make(identity(), {"name": "enhancement"})
     assert "no option 'noise'" in mistake(main, "--run", folder, "--set", "noise=1")
     assert "without features" in mistake(main, "--run", folder, "--features", mr_run.folder)

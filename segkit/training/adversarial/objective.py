@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from segkit.errors import ConfigError
 from segkit.errors import nearest
+from segkit.metrics.generation.frechet_distance import frechet_of_moments
 from segkit.metrics.random_features import random_features
 from segkit.training.overlay import strip
 
@@ -76,7 +77,8 @@ class Realism(_Samples):
             return math.nan
         if not np.isfinite(counts).all():
             return -math.inf
-        return -frechet_distance(*map(_gaussian, counts))
+        real, made = map(_gaussian, counts)
+        return -frechet_of_moments(*real, *made)
 
     def by_name(self, counts):
         """Returns the spread: the total variance of the features of made images over the real."""
@@ -139,16 +141,6 @@ def build_objective(task):
     return OBJECTIVES[task.metric](task.patches.upright)
 
 
-def frechet_distance(one, other):
-    """Returns the squared Fréchet distance of two Gaussians, each `(mean, covariance)`."""
-    root = _square_root(one[1])
-    # tr (C1 C2)^(1/2) = tr (R C2 R)^(1/2) with R = C1^(1/2), and that matrix is symmetric.
-    eigenvalues = np.linalg.eigvalsh(root @ other[1] @ root)
-    cross = np.sqrt(np.clip(eigenvalues, 0, None)).sum()
-    apart = ((one[0] - other[0]) ** 2).sum()
-    return float(max(apart + np.trace(one[1]) + np.trace(other[1]) - 2 * cross, 0.0))
-
-
 def _moments(images):
     features = random_features(images)
     extended = tf.concat([tf.ones_like(features[:, :1]), features], axis=-1)
@@ -159,9 +151,7 @@ def _gaussian(moments):
     """Mean and unbiased covariance of moments; of less than two examples the covariance is 0."""
     number, mean = moments[0, 0], moments[0, 1:] / moments[0, 0]
     covariance = moments[1:, 1:] - number * np.outer(mean, mean)
-    return mean, covariance / (number - 1) if number > 1 else 0.0 * covariance
-
-
-def _square_root(matrix):
-    values, vectors = np.linalg.eigh(matrix)
-    return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+    # Of images that are all alike the rounding of sums is left, with eigenvalues below 0.
+    values, vectors = np.linalg.eigh(covariance / max(number - 1, 1))
+    values = np.maximum(values, 0) if number > 1 else 0.0 * values
+    return mean, (vectors * values) @ vectors.T

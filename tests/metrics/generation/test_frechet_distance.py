@@ -24,6 +24,15 @@ def test_it_is_the_formula_with_scipys_matrix_root(seed):
     assert frechet_distance(real, made) == pytest.approx(by_sqrtm(real, made), rel=1e-9)
 
 
+def test_the_distance_of_moments_is_that_of_scipy():
+    rng = np.random.default_rng(0)
+    one, other = ((rng.normal(size=5), mix @ mix.T) for mix in rng.normal(size=(2, 5, 5)))
+    cross = linalg.sqrtm(one[1] @ other[1]).real
+    expected = ((one[0] - other[0]) ** 2).sum() + np.trace(one[1] + other[1] - 2 * cross)
+    assert frechet_of_moments(*one, *other) == pytest.approx(expected, rel=1e-6)
+    assert frechet_of_moments(*one, *one) == pytest.approx(0, abs=1e-9)
+
+
 def test_gaussians_in_one_dimension_by_hand():
     # (3 - 1)^2 + (4 - 1)^2 with the standard deviations 4 and 1: 4 + 9.
     assert frechet_of_moments([3.0], [[16.0]], [1.0], [[1.0]]) == pytest.approx(13)
