@@ -60,6 +60,14 @@ def relu(x, *, style, name, number):
     return layers.LeakyReLU(style.slope, name=f"{name}_relu{number}")(x)
 
 
+def relu_of_sum(start, x, *, style, name, number):
+    """Returns the activated sum of what a block began with and its last convolution."""
+    x = layers.Add(name=f"{name}_add")([start, x])
+    if style.normalization == "none":
+        return LeakySum(style.slope, name=f"{name}_relu{number}")(x)
+    return relu(x, style=style, name=name, number=number)
+
+
 def conv_stage(x, filters, *, kernel, stride, convs, style, name, first=1):
     """Returns a feature map after some convolutions; the first of them has the stride.
 
@@ -103,7 +111,4 @@ def residual_stage(x, filters, *, kernel, stride, convs, style, name, stochastic
     x = conv_norm(x, filters, stride=1, number=convs, **shared)
     if stochastic_depth:
         x = StochasticDepth(stochastic_depth, name=f"{name}_depth")(x)
-    x = layers.Add(name=f"{name}_add")([start, x])
-    if style.normalization == "none":
-        return LeakySum(style.slope, name=f"{name}_relu{convs}")(x)
-    return relu(x, style=style, name=name, number=convs)
+    return relu_of_sum(start, x, style=style, name=name, number=convs)

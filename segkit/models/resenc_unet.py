@@ -11,7 +11,7 @@ from segkit.errors import nearest
 from segkit.models.blocks import Style
 from segkit.models.blocks import conv_norm
 from segkit.models.blocks import conv_stage
-from segkit.models.blocks import relu
+from segkit.models.blocks import relu_of_sum
 from segkit.models.checks import check_range
 from segkit.models.encoder_decoder import decode
 from segkit.models.encoder_decoder import encode
@@ -140,5 +140,4 @@ def _block(x, filters, kernel, stride, style, name):
     x = conv_stage(x, filters, kernel=kernel, stride=stride, convs=1, style=style, name=name)
     last = replace(style, spatial_dropout=0.0)
     x = conv_norm(x, filters, kernel=kernel, stride=1, style=last, name=name, number=2)
-    x = layers.Add(name=f"{name}_add")([beside, x])
-    return relu(x, style=style, name=name, number=2)
+    return relu_of_sum(beside, x, style=style, name=name, number=2)

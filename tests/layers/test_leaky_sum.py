@@ -37,3 +37,12 @@ def test_residual_stages_without_normalization_are_the_same_in_a_graph(name, sid
     image = np.random.default_rng(0).normal(size=(2, *sides, 1)).astype(np.float32)
     graph, eager = graph_and_eager(model, {"image": tf.constant(image)} if named else image)
     np.testing.assert_allclose(graph, eager, atol=1e-4)
+
+
+@pytest.mark.parametrize("sides", [(16, 16), (8, 8, 8)])
+def test_residual_encoders_without_normalization_are_the_same_in_a_graph(sides):
+    stages = {"features_per_stage": [4, 8], "strides": [1, 2], "n_blocks_per_stage": [1, 1]}
+    model = build_model("resenc_unet", 2, (*sides, 1), normalization="none", **stages)
+    image = np.random.default_rng(0).normal(size=(2, *sides, 1)).astype(np.float32)
+    graph, eager = graph_and_eager(model, image)
+    np.testing.assert_allclose(graph, eager, atol=1e-4)
