@@ -87,7 +87,8 @@ def restore(args):
     for note in made.notes:
         print(f"note: {note}", file=sys.stderr)
     report = describe(run, task, image, made, holes)
-    stem = PREDICT.stem(output)
+    ending = next(e for e in PREDICT.ENDINGS if output.name.lower().endswith(e))
+    stem = output.name[: -len(ending)]
     with writing(f"beside {output}", "Name another --output."):
         write_image(output, made)
         sidecar = output.with_name(f"{stem}.json")
