@@ -1,8 +1,6 @@
 """What every network of the table must do."""
 
 import importlib.util
-import json
-import os
 import subprocess
 import sys
 
@@ -16,6 +14,7 @@ from segkit.errors import ConfigError
 from segkit.losses import build_loss
 from segkit.models import MODELS
 from segkit.models import build_model
+from tests.models.under_jax import errors_under_jax
 
 FCN = ((64, 96, 2), {"width": 0.01, "fc_kernel": 3, "dropout": 0.0})
 # A volume whose first axis is coarse: it is halved once, the others twice.
@@ -181,21 +180,8 @@ def test_every_network_gives_the_same_logits_under_jax(tmp_path):
         model, (images, _) = _build(name), _batch(name, size=2)
         model.save_weights(tmp_path / f"{name}.weights.h5")
         np.savez(tmp_path / f"{name}.npz", images=images, logits=model(images))
-    arguments = json.dumps([str(tmp_path), CLASSES, {name: SMALL[name] for name in NAMES}])
-    run = subprocess.run(
-        [sys.executable, "-c", UNDER_JAX, arguments],
-        env={
-            **os.environ,
-            "KERAS_BACKEND": "jax",
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiling is what takes long
-        },
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    errors = json.loads(run.stdout.splitlines()[-1])
-    assert (errors.pop("backend"), errors.pop("tensorflow")) == ("jax", False)
+    arguments = [str(tmp_path), CLASSES, {name: SMALL[name] for name in NAMES}]
+    errors = errors_under_jax(UNDER_JAX, arguments)
     assert list(errors) == NAMES
     assert {name: error for name, error in errors.items() if error > 1e-4} == {}
 
