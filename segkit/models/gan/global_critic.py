@@ -6,13 +6,13 @@ from keras import ops
 
 from segkit.errors import ConfigError
 from segkit.layers.minibatch_deviation import MinibatchDeviation
-from segkit.layers.normalization import normalization as make_normalization
 from segkit.layers.spectral_norm import SpectralDense
 from segkit.models.checks import check_range
 from segkit.models.gan.parts import SLOPE
 from segkit.models.gan.parts import class_input
 from segkit.models.gan.parts import conv
 from segkit.models.gan.parts import critic_inputs
+from segkit.models.gan.parts import critic_stage
 from segkit.models.gan.parts import float32
 from segkit.models.gan.parts import halving
 
@@ -101,22 +101,16 @@ def _maps(x, widths, normalization, spectral_norm):
     """The feature maps of all resolutions, the finest first."""
     maps = []
     for level, filters in enumerate(widths):
-        normalized = level > 0 and normalization != "none"
-        x = conv(
+        x = critic_stage(
             x,
             filters,
             kernel=4 if level else 3,
             stride=2 if level else 1,
-            bias=not normalized,
+            normalization=normalization,
             spectral_norm=spectral_norm,
-            name=f"conv{level}",
+            prefix="",
+            number=level,
         )
-        if level:
-            norm = make_normalization(
-                normalization, filters, name=f"norm{level}", known=("instance", "none")
-            )
-            x = norm(x)
-        x = layers.LeakyReLU(SLOPE, name=f"relu{level}")(x)
         maps.append(x)
     return maps
 

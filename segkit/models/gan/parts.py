@@ -1,4 +1,4 @@
-"""What generators and critics share: inputs, the coarsest map, convolutions, one step finer."""
+"""What generators and critics share: inputs, the coarsest map, convolutions, stages."""
 
 import math
 
@@ -8,6 +8,7 @@ from keras import layers
 from keras import ops
 
 from segkit.errors import ConfigError
+from segkit.layers.normalization import normalization as make_normalization
 from segkit.layers.spectral_norm import SpectralConvolution
 from segkit.models.axes import rank_of
 from segkit.models.blocks import CONV
@@ -154,6 +155,37 @@ def conv(x, filters, *, kernel, name, stride=1, bias=True, spectral_norm=False, 
     if spectral_norm:
         return SpectralConvolution(filters, (kernel,) * rank, stride, **options)(x)
     return CONV[rank](filters, kernel, strides=stride, padding="same", **options)(x)
+
+
+def critic_stage(x, filters, *, kernel, stride, normalization, spectral_norm, prefix, number):
+    """Returns a feature map after convolution, normalization and LeakyReLU.
+
+    Args:
+        x: Feature map, `(batch, *spatial, channels)`.
+        filters: Filters.
+        kernel: Size of the kernel along each axis.
+        stride: Stride along each axis.
+        normalization: `"instance"` or `"none"`; stage 0 has none.
+        spectral_norm: Whether the kernel has spectral norm.
+        prefix: Layers are called `{prefix}conv{number}`, `{prefix}norm{number}`, ...
+        number: Number of the stage, from 0.
+
+    Raises:
+        ConfigError: An unknown normalization.
+    """
+    x = conv(
+        x,
+        filters,
+        kernel=kernel,
+        stride=stride,
+        bias=not number or normalization == "none",
+        spectral_norm=spectral_norm,
+        name=f"{prefix}conv{number}",
+    )
+    if number:
+        name, known = f"{prefix}norm{number}", ("instance", "none")
+        x = make_normalization(normalization, filters, name=name, known=known)(x)
+    return layers.LeakyReLU(SLOPE, name=f"{prefix}relu{number}")(x)
 
 
 def finer(x, *, name):

@@ -4,13 +4,12 @@ import keras
 from keras import layers
 
 from segkit.errors import ShapeError
-from segkit.layers.normalization import normalization as make_normalization
 from segkit.models.axes import rank_of
 from segkit.models.checks import check_range
 from segkit.models.checks import check_sides
-from segkit.models.gan.parts import SLOPE
 from segkit.models.gan.parts import conv
 from segkit.models.gan.parts import critic_inputs
+from segkit.models.gan.parts import critic_stage
 from segkit.models.gan.parts import float32
 
 AVERAGE_POOL = {2: layers.AveragePooling2D, 3: layers.AveragePooling3D}
@@ -92,22 +91,16 @@ def _scale(x, widths, *, normalization, spectral_norm, name):
     """The feature maps of one scale, and its logits."""
     maps, last = [], len(widths) - 1
     for number, filters in enumerate(widths):
-        normalized = number > 0 and normalization != "none"
-        x = conv(
+        x = critic_stage(
             x,
             filters,
             kernel=KERNEL,
             stride=1 if number == last else 2,
-            bias=not normalized,
+            normalization=normalization,
             spectral_norm=spectral_norm,
-            name=f"{name}_conv{number}",
+            prefix=f"{name}_",
+            number=number,
         )
-        if number:
-            norm = make_normalization(
-                normalization, filters, name=f"{name}_norm{number}", known=("instance", "none")
-            )
-            x = norm(x)
-        x = layers.LeakyReLU(SLOPE, name=f"{name}_relu{number}")(x)
         maps.append(x)
     return maps, conv(x, 1, kernel=KERNEL, name=f"{name}_logits", dtype="float32")
 
