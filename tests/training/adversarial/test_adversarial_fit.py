@@ -1,6 +1,10 @@
 """Whole runs: what they write, and that they go on to the bit."""
 
 import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,11 +58,23 @@ def whole(tmp_path_factory):
     return folder, progress, lines
 
 
-def test_a_run_stopped_within_an_epoch_goes_on_to_the_bit(whole, tmp_path, monkeypatch):
+def be_killed(folder):
+    """Of a child process: goes on, and is killed when the first step of epoch 3 is done."""
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        train(Path(folder), resume=True)
+
+
+def test_a_run_stopped_within_an_epoch_then_killed_goes_on_to_the_bit(whole, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         at_step(patch, 2, (folder / "STOP").touch)
         assert train(folder).stopped == "STOP"
+    process = multiprocessing.get_context("spawn").Process(target=be_killed, args=(str(folder),))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert len(history(folder)) == 2
     progress = train(folder, resume=True)
     assert progress.stopped == ""
     assert progress.epoch == 3
