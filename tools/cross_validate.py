@@ -28,13 +28,13 @@ from segkit.training.jobs import gpu_shares
 from segkit.training.jobs import is_complete
 from segkit.training.jobs import run_side_by_side
 from segkit.training.jobs import sigterm_interrupts
-from segkit.training.jobs import start
-from segkit.training.jobs import training_arguments
 from segkit.training.jobs_progress import JobsProgress
+from segkit.training.members import MEND
+from segkit.training.members import Work
+from segkit.training.members import training_steps
 from segkit.training.run import check_resumable
 
 TOOLS = Path(__file__).resolve().parent
-MEND = "Free some space, then repeat the command."
 SAY = partial(print, flush=True)
 
 EXAMPLES = """examples:
@@ -134,7 +134,7 @@ def cross_validate(args, tools):
             check_fold(fold, manifest)
         with writing(out, MEND):
             save_config(config, out / "config.yaml")
-        failures = run_folds(chosen, args, tools, lock)
+        failures = run_folds(chosen, Work(tools, args.devices, args.jobs, lock))
         finished = [fold for fold in folds if fold.finished]
         if finished:
             report(out, finished, manifest)
@@ -169,7 +169,7 @@ def check_fold(fold, manifest):
         )
 
 
-def run_folds(folds, args, tools, lock):
+def run_folds(folds, work):
     """Brings folds to their end, some at once; returns fold number -> why of those that failed."""
     progress, failures = JobsProgress(folds, "folds", SAY), {}
     for fold in folds:
@@ -178,10 +178,10 @@ def run_folds(folds, args, tools, lock):
 
     def steps(fold, environment):
         progress.begin(fold)
-        return fold_steps(fold, args.devices, tools, {"lock": lock, "environment": environment})
+        return fold_steps(fold, environment, work)
 
     left = [fold for fold in folds if not fold.finished]
-    ended = run_side_by_side(left, steps, gpu_shares(args.jobs), on_poll=progress.update)
+    ended = run_side_by_side(left, steps, gpu_shares(work.jobs), on_poll=progress.update)
     with contextlib.closing(ended):
         for fold, reason in ended:
             progress.end(fold, reason)
@@ -190,24 +190,18 @@ def run_folds(folds, args, tools, lock):
     return failures
 
 
-def fold_steps(fold, devices, tools, options):
+def fold_steps(fold, environment, work):
     """Starts the jobs of a fold, and yields each; goes on when it has ended.
 
     Returns:
         Why the fold failed, in one line, or `None` if it did not.
     """
-    log, config = fold.folder / "log.txt", fold.folder.parent / "config.yaml"
-    overrides = [f"data.fold={fold.number}"]
-    arguments = training_arguments(fold.folder, config, overrides, devices)
-    job = start(tools / "train.py", arguments, log, **options)
-    yield job
-    reason = job.failure()
-    if reason is None and not is_complete(fold.folder):
-        reason = "its training was stopped from outside before the last epoch."
+    config, overrides = fold.folder.parent / "config.yaml", [f"data.fold={fold.number}"]
+    reason = yield from training_steps(fold.folder, config, overrides, environment, work=work)
     if reason is not None:
         return reason
-    arguments = ["--run", fold.folder, "--devices", devices.partition(":")[0]]
-    job = start(tools / "evaluate.py", arguments, log, **options)
+    arguments = ["--run", fold.folder, "--devices", work.devices.partition(":")[0]]
+    job = work.start("evaluate.py", arguments, fold.folder / "log.txt", environment)
     yield job
     return job.failure()
 

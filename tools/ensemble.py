@@ -29,6 +29,7 @@ from segkit.training.jobs import exclusive
 from segkit.training.jobs import is_complete
 from segkit.training.jobs import sigterm_interrupts
 from segkit.training.jobs_progress import JobsProgress
+from segkit.training.members import MEND
 from segkit.training.members import Member
 from segkit.training.members import Work
 from segkit.training.members import evaluation_steps
@@ -38,7 +39,6 @@ from segkit.training.members import run_all
 from segkit.training.run import check_resumable
 
 TOOLS = Path(__file__).resolve().parent
-MEND = "Free some space, then repeat the command."
 SAY = partial(print, flush=True)
 METHODS = ("bagging", "boosting", "stacking")
 

@@ -91,7 +91,7 @@ def parse_args(argv):
 
 
 def add_arguments(parser):
-    """Adds what the prediction of masks and of objects have in common."""
+    """Adds what the tools that read one study have in common."""
     add = parser.add_argument
     add(
         "--input",

@@ -1,7 +1,6 @@
 """Pre-trains a network on images without labels; tools/train.py then starts from its weights."""
 
 import argparse
-import os
 import runpy
 import sys
 from dataclasses import replace
@@ -51,15 +50,8 @@ def main(argv=None):
 
 def run(args):
     config = read_config(args)
-    from segkit.training.run import check_new
-    from segkit.training.run import default_folder
-    from segkit.training.run import find_resumable
-
-    training.check_workers(args, config)
-    choose = find_resumable if args.resume else default_folder
-    folder = Path(args.run or choose(args.runs, f"pre-{config.model.name}-{config.pretext.name}"))
-    if not args.resume and is_first_worker():
-        check_new(folder)
+    name = f"pre-{config.model.name}-{config.pretext.name}"
+    folder = training.choose_folder(args, config, name)
     data = Path(config.data.path).resolve() if config.data.path else training.prepare_phantoms()
     from data_prep.manifest import load_manifest
 
@@ -106,13 +98,7 @@ def without_turns(config):
 
 
 def pretrain(args, config, folder, data, manifest):
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from segkit.training.devices import make_deterministic
-    from segkit.training.devices import make_strategy
-
-    strategy = make_strategy(args.devices)
-    if config.train.deterministic:
-        make_deterministic()
+    strategy = training.set_up_devices(args, config)
     from data_prep.reader import find_shards
     from data_prep.reader import reading_errors
     from segkit.training.fit import fit

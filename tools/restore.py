@@ -39,13 +39,7 @@ def parse_args(argv):
     )
     add = parser.add_argument
     add("--run", required=True, metavar="FOLDER", help="run folder of tools/train.py")
-    add(
-        "--input",
-        required=True,
-        action="append",
-        metavar="PATH",
-        help="NIfTI file, folder of one DICOM series, or image; once per channel, in order",
-    )
+    PREDICT.add_arguments(parser)
     add("--output", required=True, metavar="FILE", help="to write: .nii.gz, .nii or .png")
     holes = parser.add_mutually_exclusive_group()
     holes.add_argument(
@@ -56,15 +50,12 @@ def parse_args(argv):
         metavar="N,N-N",
         help="holes to fill: whole slices, by their number from 0 along the input's first axis",
     )
-    add("--series", metavar="N|UID", help="which DICOM series, where --input holds several")
-    add("--overlap", type=float, help="share of a tile covered again (default: the run's)")
     add(
         "--mirror",
         action=argparse.BooleanOptionalAction,
         help="average over all flips (default: the run's)",
     )
     add("--picture", action="store_true", help="also draw one slice before and after, a PNG")
-    add("--devices", choices=("auto", "cpu", "gpu"), help="default: auto")
     return parser.parse_args(argv)
 
 

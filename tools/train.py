@@ -109,16 +109,9 @@ def run(args):
         raise ConfigError(
             "the config has a section pretext: use tools/pretrain.py, or take it out."
         )
-    from segkit.training.run import check_new
     from segkit.training.run import check_resumable
-    from segkit.training.run import default_folder
-    from segkit.training.run import find_resumable
 
-    check_workers(args, config)
-    choose = find_resumable if args.resume else default_folder
-    folder = Path(args.run or choose(args.runs, config.model.name))
-    if not args.resume and is_first_worker():
-        check_new(folder)
+    folder = choose_folder(args, config, config.model.name)
     config, manifest = find_data(config)
     check_fold(config.data.fold, manifest)
     check_splits(config.data)
@@ -191,16 +184,26 @@ def find_data(config):
     return fit_detector(config, manifest), manifest
 
 
-def check_workers(args, config):
-    """Asks for what several workers must have in common."""
+def choose_folder(args, config, name):
+    """Returns the run folder; refuses one in use without --resume, and workers without one."""
+    from segkit.training.run import check_new
+    from segkit.training.run import default_folder
+    from segkit.training.run import find_resumable
+
     if number_of_workers() > 1 and not (args.run and config.data.path):
         raise ConfigError(
             "several workers (TF_CONFIG) need --run and --data: the same folders for all of them, "
             "on a shared disk. Add them."
         )
+    choose = find_resumable if args.resume else default_folder
+    folder = Path(args.run or choose(args.runs, name))
+    if not args.resume and is_first_worker():
+        check_new(folder)
+    return folder
 
 
-def train(args, config, folder, manifest):
+def set_up_devices(args, config):
+    """Returns the strategy of --devices; imports TensorFlow."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from segkit.training.devices import make_deterministic
     from segkit.training.devices import make_strategy
@@ -208,6 +211,11 @@ def train(args, config, folder, manifest):
     strategy = make_strategy(args.devices)
     if config.train.deterministic:
         make_deterministic()
+    return strategy
+
+
+def train(args, config, folder, manifest):
+    strategy = set_up_devices(args, config)
     from data_prep.reader import reading_errors
     from segkit.losses import build_loss
     from segkit.losses.case_classes import WithCaseClasses

@@ -1,7 +1,6 @@
 """Trains a generator of images against a critic; tools/train.py hands over what has a task."""
 
 import argparse
-import os
 import runpy
 import sys
 from dataclasses import replace
@@ -54,16 +53,9 @@ def main(argv=None):
 def run(args):
     config = training.read_config(args)
     check_parts(config)
-    from segkit.training.run import check_new
     from segkit.training.run import check_resumable
-    from segkit.training.run import default_folder
-    from segkit.training.run import find_resumable
 
-    training.check_workers(args, config)
-    choose = find_resumable if args.resume else default_folder
-    folder = Path(args.run or choose(args.runs, config.model.name))
-    if not args.resume and is_first_worker():
-        check_new(folder)
+    folder = training.choose_folder(args, config, config.model.name)
     config, manifest = training.find_data(config)
     config, manifest, style = find_style(config, manifest)
     for one in filter(None, (manifest, style)):
@@ -185,13 +177,7 @@ def check_case_classes(config, manifest):
 
 
 def train(args, config, folder, manifest, style):
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from segkit.training.devices import make_deterministic
-    from segkit.training.devices import make_strategy
-
-    strategy = make_strategy(args.devices)
-    if config.train.deterministic:
-        make_deterministic()
+    strategy = training.set_up_devices(args, config)
     from data_prep.reader import reading_errors
     from segkit.training.adversarial.alarms import alarms
     from segkit.training.adversarial.learner import build_adversarial_learner

@@ -201,6 +201,17 @@ def source_folder(source):
     return folder
 
 
+def only_file(source, kind):
+    """Returns `source` as a `Path`, of a folder the one `"CSV"` file in it; else a `DataError`."""
+    path = Path(source)
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob(f"*.{kind.lower()}"))
+    if len(found) != 1:
+        raise DataError(f"{source} holds {len(found)} {kind} files; name the one as --source.")
+    return found[0]
+
+
 def read_description(path, *keys):
     """Reads a `dataset.json`.
 

@@ -10,6 +10,7 @@ import numpy as np
 from data_prep.instances import paint
 from data_prep.layouts import RawCase
 from data_prep.layouts import RawDataset
+from data_prep.layouts import only_file
 from data_prep.layouts import patient_of
 from data_prep.layouts import read_description
 from data_prep.layouts.images import CHANNELS
@@ -39,7 +40,7 @@ def scan(source, *, images: str | None = None, patient: str | None = None):
         DataError: The file is missing or malformed, or an image is missing or lies outside of
             the folder.
     """
-    path = _json_file(source)
+    path = only_file(source, "JSON")
     content = _load(str(path))
     folder = path.parent / (images or "images")
     if images is None and not folder.is_dir():
@@ -97,16 +98,6 @@ def _pixels(case, annotation, shape):
         raise DataError(
             f"{case.label}, annotation {annotation.get('id')} of {case.images[0]}: {error}"
         ) from error
-
-
-def _json_file(source):
-    path = Path(source)
-    if path.is_dir():
-        found = sorted(path.glob("*.json"))
-        if len(found) != 1:
-            raise DataError(f"{source} holds {len(found)} JSON files; name the one as --source.")
-        return found[0]
-    return path
 
 
 @lru_cache(maxsize=1)

@@ -3,12 +3,12 @@
 import csv
 import math
 from collections import Counter
-from pathlib import Path
 
 from data_prep.layouts import OBJECTS
 from data_prep.layouts import RawCase
 from data_prep.layouts import RawDataset
 from data_prep.layouts import guess_classes
+from data_prep.layouts import only_file
 from data_prep.layouts import parse_classes
 from segkit import io
 from segkit.covariates import as_number
@@ -66,7 +66,9 @@ def scan(
         DataError: No such file or column, a cell that cannot be what its column says, a file that
             does not exist, or a covariate that would tell cases apart by name.
     """
-    path = _csv_file(source)
+    path = only_file(source, "CSV")
+    if not path.is_file():
+        raise DataError(f"source {source} does not exist. Give the CSV file that lists the cases.")
     rows = _read(path)
     header = list(rows[0])
     named = {"case": case, "label": label, "patient": patient, "split": split, "target": target}
@@ -99,18 +101,6 @@ def scan(
     else:
         classes = OBJECTS if any(one.instances for one in cases) else {}
     return RawDataset(path.stem, _channel_names(channels, cases), classes, cases)
-
-
-def _csv_file(source):
-    path = Path(source)
-    if path.is_dir():
-        found = sorted(path.glob("*.csv"))
-        if len(found) != 1:
-            raise DataError(f"{source} holds {len(found)} CSV files; name the one as --source.")
-        return found[0]
-    if not path.is_file():
-        raise DataError(f"source {source} does not exist. Give the CSV file that lists the cases.")
-    return path
 
 
 def _read(path):

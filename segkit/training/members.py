@@ -116,19 +116,25 @@ def run_all(members, steps, work, progress):
 
 def member_steps(member, environment, *, work):
     """Starts the jobs of a member, and yields each; returns why it failed, or `None`."""
-    log, config = member.folder / "log.txt", member.folder.with_suffix(".yaml")
     if not is_complete(member.folder):
+        config = member.folder.with_suffix(".yaml")
         with writing(config, MEND):
             save_config(member.config, config)
-        arguments = training_arguments(member.folder, config, [], work.devices)
-        job = work.start("train.py", arguments, log, environment)
-        yield job
-        reason = job.failure()
-        if reason is None and not is_complete(member.folder):
-            reason = "its training was stopped from outside before the last epoch."
+        reason = yield from training_steps(member.folder, config, [], environment, work=work)
         if reason is not None:
             return reason
     return (yield from evaluation_steps(member, environment, work=work))
+
+
+def training_steps(folder, config_file, overrides, environment, *, work):
+    """Starts the training of a run folder, and yields it; returns as `member_steps`."""
+    arguments = training_arguments(folder, config_file, overrides, work.devices)
+    job = work.start("train.py", arguments, folder / "log.txt", environment)
+    yield job
+    reason = job.failure()
+    if reason is None and not is_complete(folder):
+        reason = "its training was stopped from outside before the last epoch."
+    return reason
 
 
 def evaluation_steps(member, environment, *, work):

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,9 @@ import yaml
 from PIL import Image
 
 from segkit.training import jobs
+from tests.tools.trainings import TINY
+from tests.tools.trainings import history
+from tests.tools.trainings import wait_for
 from tools.cross_validate import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -220,25 +222,10 @@ def command(*argv):
     return [sys.executable, str(ROOT / "tools" / "cross_validate.py"), *argv]
 
 
-def wait_for(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert condition()
-
-
 @pytest.mark.slow
 def test_a_killed_cross_validation_goes_on_where_it_was(phantom_data, tmp_path, capsys):
     out = tmp_path / "cv"
-    settings = (
-        "model.filters=4",
-        "model.downsamplings=1",
-        "data.patch_size=[32, 32]",
-        "train.steps_per_epoch=20",
-        "train.batch_size=4",
-        "train.validation_batches=2",
-        "train.epochs=6",
-    )
+    settings = (*TINY, "train.steps_per_epoch=20", "train.epochs=6")
     argv = arguments(phantom_data, out, "--folds", 0, 1, "--devices", "cpu", settings=settings)
     process = subprocess.Popen(command(*argv), cwd=tmp_path, stdout=subprocess.PIPE)
     wait_for(lambda: list(out.glob("fold0/checkpoints/step-*")))
@@ -255,8 +242,7 @@ def test_a_killed_cross_validation_goes_on_where_it_was(phantom_data, tmp_path, 
     )
     assert main(argv) == 0
     assert "Resumed" in (out / "fold0" / "log.txt").read_text()
-    with open(out / "fold0" / "history.csv", newline="") as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == list("123456")
+    assert [row["epoch"] for row in history(out / "fold0")] == list("123456")
     results = json.loads((out / "results.json").read_text())
     cases = {"fold0": "ct-0003", "fold1": "ct-0004"}
     assert list(results["per_case"]) == list(cases.values())

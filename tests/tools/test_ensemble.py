@@ -1,11 +1,9 @@
-import csv
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,9 @@ from data_prep.manifest import load_manifest
 from data_prep.manifest import patients_of
 from segkit.training import jobs
 from segkit.training.ensembles import bootstrap_repeats
+from tests.tools.trainings import TINY
+from tests.tools.trainings import history
+from tests.tools.trainings import wait_for
 from tools.ensemble import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -248,25 +249,10 @@ def test_folds_that_are_missing_or_do_not_fit_are_named(validations, tmp_path, m
     assert "holds out another fold than 1" in stack("same")
 
 
-def wait_for(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert condition()
-
-
 @pytest.mark.slow
 def test_a_killed_ensemble_goes_on_where_it_was(phantom_data, tmp_path):
     out = tmp_path / "bag"
-    settings = (
-        "model.filters=4",
-        "model.downsamplings=1",
-        "data.patch_size=[32, 32]",
-        "train.steps_per_epoch=10",
-        "train.batch_size=4",
-        "train.validation_batches=2",
-        "train.epochs=3",
-    )
+    settings = (*TINY, "train.steps_per_epoch=10", "train.epochs=3")
     argv = ["--method", "bagging", "--model", "unet", "--data", str(phantom_data)]
     argv += ["--out", str(out), "--members", "2", "--jobs", "2", "--devices", "cpu"]
     argv += [part for setting in settings for part in ("--set", setting)]
@@ -280,8 +266,7 @@ def test_a_killed_ensemble_goes_on_where_it_was(phantom_data, tmp_path):
     assert "Resumed" in (out / "member0" / "log.txt").read_text()
     results = json.loads((out / "results.json").read_text())
     for number in (0, 1):
-        with open(out / f"member{number}" / "history.csv", newline="") as file:
-            assert [row["epoch"] for row in csv.DictReader(file)] == list("123")
+        assert [row["epoch"] for row in history(out / f"member{number}")] == list("123")
         own = json.loads((out / f"member{number}/evaluation/fold0/results.json").read_text())
         dice = results["members"][f"member{number}"]["dice"]
         assert dice == pytest.approx(own["mean_foreground_dice"])

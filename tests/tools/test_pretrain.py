@@ -16,19 +16,12 @@ from data_prep.manifest import load_manifest
 from data_prep.splits import hold_out
 from segkit.errors import DataError
 from segkit.volume import Volume
+from tests.tools.trainings import TINY
+from tests.tools.trainings import history
 from tests.training.test_stop_and_go import state
 from tools import evaluate
 from tools import pretrain
 from tools import train
-
-TINY = (
-    "model.filters=4",
-    "model.downsamplings=1",
-    "data.patch_size=[32, 32]",
-    "train.steps_per_epoch=2",
-    "train.batch_size=4",
-    "train.validation_batches=2",
-)
 
 
 def arguments(data, run, *more, settings=(), model="dpn"):
@@ -38,11 +31,6 @@ def arguments(data, run, *more, settings=(), model="dpn"):
 
 def masked(data, run, *more, settings=("train.epochs=2",)):
     return pretrain.main(arguments(data, run, "--pretext", "masked", *more, settings=settings))
-
-
-def history(run):
-    with open(run / "history.csv", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from segkit.io.dicom import write_series
 from segkit.io.nifti import read_nifti
 from segkit.io.nifti import write_nifti
 from segkit.volume import Volume
+from tests.inference.test_restorer import line
 from tools.restore import main
 from tools.restore import parse_slices
 
@@ -29,18 +30,6 @@ PHOTO = {
     "crop_to_nonzero": False,
     "normalization": [{"scheme": "rescale", "low": 0, "high": 255}] * 3,
 }
-
-
-def line(factor, offset, sides, channels, mask):
-    from keras import layers
-    from keras import models
-
-    image = layers.Input((*sides, channels), name="image")
-    made, inputs = layers.Rescaling(factor, offset)(image), {"image": image}
-    if mask:
-        inputs["mask"] = layers.Input((*sides, 1), name="mask")
-        made = made + 0.0 * inputs["mask"]
-    return models.Model(inputs, made)
 
 
 def make_run(folder, task, preprocess=MR, sides=SIDES, factor=2.0, offset=0.5, **manifest):

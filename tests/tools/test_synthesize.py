@@ -1,6 +1,5 @@
 """From a generator to a data set, and from there into the batches of tools/train.py."""
 
-import csv
 import json
 import shutil
 from types import SimpleNamespace
@@ -23,6 +22,7 @@ from data_prep.records import read_records
 from data_prep.whole_cases import read_cases
 from segkit.config import config_from_dict
 from segkit.training.run import create_run
+from tests.tools.trainings import history
 from tools import cross_validate
 from tools import ensemble
 from tools import evaluate
@@ -320,11 +320,6 @@ def training(data, run, made, *more, ratio=0.5):
     )
     sets = [part for setting in settings for part in ("--set", setting)]
     return ["--model", "unet", "--data", str(data), "--run", str(run), "--no-evaluate", *sets]
-
-
-def history(run):
-    with open(run / "history.csv", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.slow

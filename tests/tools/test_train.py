@@ -1,8 +1,6 @@
-import csv
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,30 +9,13 @@ import tensorflow  # noqa: F401 - seen by conftest, which then gives it two devi
 import yaml
 
 from data_prep.checks import check_patch
-from data_prep.convert import Options
-from data_prep.convert import convert
-from data_prep.layouts import scan_source
 from segkit.errors import ConfigError
+from tests.tools.trainings import TINY
+from tests.tools.trainings import history
+from tests.tools.trainings import wait_for
 from tools import train
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = (
-    "model.filters=4",
-    "model.downsamplings=1",
-    "data.patch_size=[32, 32]",
-    "train.steps_per_epoch=2",
-    "train.batch_size=4",
-    "train.validation_batches=2",
-)
-
-
-@pytest.fixture(scope="module")
-def phantoms(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "phantom"
-    convert(
-        scan_source("phantom", "ct:6"), folder, source="ct:6", options=Options(layout="phantom")
-    )
-    return folder
 
 
 def arguments(data, run, *more, settings=()):
@@ -52,13 +33,8 @@ def arguments(data, run, *more, settings=()):
     ]
 
 
-def history(run):
-    with open(run / "history.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_training_writes_a_run_scores_it_and_says_what_to_do_next(phantoms, tmp_path, capsys):
-    argv = arguments(phantoms, tmp_path / "run", settings=["train.epochs=2"])
+def test_training_writes_a_run_scores_it_and_says_what_to_do_next(phantom_data, tmp_path, capsys):
+    argv = arguments(phantom_data, tmp_path / "run", settings=["train.epochs=2"])
     code = train.main([part for part in argv if part != "--no-evaluate"])
     out = capsys.readouterr().out
     assert code == 0
@@ -97,19 +73,19 @@ def test_a_mistake_gets_one_line_and_exit_code_2(argv, message, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_fold_that_does_not_exist_is_refused(phantoms, tmp_path, capsys):
-    argv = arguments(phantoms, tmp_path / "run", settings=["data.fold=5", "train.epochs=1"])
+def test_a_fold_that_does_not_exist_is_refused(phantom_data, tmp_path, capsys):
+    argv = arguments(phantom_data, tmp_path / "run", settings=["data.fold=5", "train.epochs=1"])
     assert train.main(argv) == 2
     assert "data.fold must be below 5" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
-def test_the_fold_decides_on_what_is_validated(phantoms, tmp_path, capsys):
+def test_the_fold_decides_on_what_is_validated(phantom_data, tmp_path, capsys):
     scores = []
     for fold in (0, 1):
         run = tmp_path / str(fold)
         settings = ["train.epochs=1", f"data.fold={fold}"]
-        assert train.main(arguments(phantoms, run, settings=settings)) == 0
+        assert train.main(arguments(phantom_data, run, settings=settings)) == 0
         assert f"validating on fold{fold}" in capsys.readouterr().out
         scores.append(history(run)[0]["validation_loss"])
     assert scores[0] != scores[1]
@@ -126,7 +102,7 @@ MIXED = """
 
 
 @pytest.mark.slow
-def test_both_placements_on_one_and_two_replicas_train_alike(phantoms, tmp_path):
+def test_both_placements_on_one_and_two_replicas_train_alike(phantom_data, tmp_path):
     policy = tmp_path / "mixed.yaml"
     policy.write_text(MIXED)
     losses = {}
@@ -143,62 +119,62 @@ def test_both_placements_on_one_and_two_replicas_train_alike(phantoms, tmp_path)
             f"augment.placement={placement}",
             f"train.xla={xla}",
         ]
-        argv = arguments(phantoms, run, "--devices", devices, settings=settings)
+        argv = arguments(phantom_data, run, "--devices", devices, settings=settings)
         subprocess.run(command(*argv), check=True, cwd=tmp_path, capture_output=True)
         losses[run.name] = [float(row["train_loss"]) for row in history(run)]
     for name, found in losses.items():
         np.testing.assert_allclose(found, losses["input-1"], rtol=1e-5, err_msg=name)
     plain = tmp_path / "plain"
     settings = ["train.epochs=2", "augment.policy=none"]
-    assert train.main(arguments(phantoms, plain, "--devices", "cpu:1", settings=settings)) == 0
+    assert train.main(arguments(phantom_data, plain, "--devices", "cpu:1", settings=settings)) == 0
     assert abs(float(history(plain)[0]["train_loss"]) / losses["input-1"][0] - 1) > 2e-3
 
 
-def test_a_run_keeps_its_policy_and_not_the_name_of_a_file(phantoms, tmp_path):
+def test_a_run_keeps_its_policy_and_not_the_name_of_a_file(phantom_data, tmp_path):
     policy = tmp_path / "mine.yaml"
     policy.write_text("- flip: {axes: [0.0, 0.5, 0.5]}\n")
     settings = ["train.epochs=1", f"augment.policy={policy}"]
-    assert train.main(arguments(phantoms, tmp_path / "run", settings=settings)) == 0
+    assert train.main(arguments(phantom_data, tmp_path / "run", settings=settings)) == 0
     policy.unlink()
     found = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert found["augment"]["policy"] == [{"flip": {"axes": [0.0, 0.5, 0.5]}}]
 
 
-def test_mixing_on_devices_needs_whole_pairs_per_replica(phantoms, tmp_path, capsys):
+def test_mixing_on_devices_needs_whole_pairs_per_replica(phantom_data, tmp_path, capsys):
     settings = [
         "train.epochs=1",
         "train.batch_size=6",
         "augment.policy=[cutmix: {}]",
         "augment.placement=device",
     ]
-    argv = arguments(phantoms, tmp_path / "run", "--devices", "cpu:2", settings=settings)
+    argv = arguments(phantom_data, tmp_path / "run", "--devices", "cpu:2", settings=settings)
     assert train.main(argv) == 2
     assert "train.batch_size must be a multiple of 4 for 2 replicas" in capsys.readouterr().err
 
 
-def test_an_option_out_of_range_leaves_no_run(phantoms, tmp_path, capsys):
+def test_an_option_out_of_range_leaves_no_run(phantom_data, tmp_path, capsys):
     for policy, message in (
         ("[gamma: {gamma: [-1.0, 2.0]}]", "augment.gamma.gamma must be"),
         ("[hue: {}]", "3 channels"),
         ("[elastic: {}, elastic: {control_points: 9}]", "same number of control points"),
     ):
         settings = ["train.epochs=1", f"augment.policy={policy}"]
-        assert train.main(arguments(phantoms, tmp_path / "run", settings=settings)) == 2
+        assert train.main(arguments(phantom_data, tmp_path / "run", settings=settings)) == 2
         assert message in capsys.readouterr().err
         assert not (tmp_path / "run").exists()
 
 
-def test_too_little_memory_for_one_batch_says_how_much_is_needed(phantoms, tmp_path, capsys):
+def test_too_little_memory_for_one_batch_says_how_much_is_needed(phantom_data, tmp_path, capsys):
     settings = ["train.epochs=1", "data.memory_mb=1"]
-    assert train.main(arguments(phantoms, tmp_path / "run", settings=settings)) == 2
+    assert train.main(arguments(phantom_data, tmp_path / "run", settings=settings)) == 2
     assert "Set data.memory_mb=" in capsys.readouterr().err
 
 
-def test_a_corrupt_shard_is_named(phantoms, tmp_path, capsys):
+def test_a_corrupt_shard_is_named(phantom_data, tmp_path, capsys):
     import shutil
 
     broken = tmp_path / "broken"
-    shutil.copytree(phantoms, broken)
+    shutil.copytree(phantom_data, broken)
     shard = sorted(broken.glob("fold1-*.tfrecord"))[0]
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 0xFF
@@ -208,9 +184,9 @@ def test_a_corrupt_shard_is_named(phantoms, tmp_path, capsys):
     assert shard.name in capsys.readouterr().err
 
 
-def test_a_setting_that_does_not_fit_the_network_leaves_no_run(phantoms, tmp_path, capsys):
+def test_a_setting_that_does_not_fit_the_network_leaves_no_run(phantom_data, tmp_path, capsys):
     settings = ["train.epochs=1", "data.patch_size=[33, 32]"]
-    assert train.main(arguments(phantoms, tmp_path / "run", settings=settings)) == 2
+    assert train.main(arguments(phantom_data, tmp_path / "run", settings=settings)) == 2
     assert "Pad it to 34" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -234,13 +210,13 @@ def test_a_patch_larger_than_the_overlap_is_pointed_out():
     assert check_patch([16, 64, 32], chunked(300)) == []
 
 
-def test_resuming_with_other_settings_names_the_difference(phantoms, tmp_path, capsys):
+def test_resuming_with_other_settings_names_the_difference(phantom_data, tmp_path, capsys):
     run = tmp_path / "run"
-    assert train.main(arguments(phantoms, run, settings=["train.epochs=1"])) == 0
-    argv = arguments(phantoms, run, "--resume", settings=["train.epochs=2"])
+    assert train.main(arguments(phantom_data, run, settings=["train.epochs=1"])) == 0
+    argv = arguments(phantom_data, run, "--resume", settings=["train.epochs=2"])
     assert train.main(argv) == 2
     assert "train.epochs differs" in capsys.readouterr().err
-    assert train.main(arguments(phantoms, run, settings=["train.epochs=1"])) == 2
+    assert train.main(arguments(phantom_data, run, settings=["train.epochs=1"])) == 2
     assert "Add --resume" in capsys.readouterr().err
 
 
@@ -249,32 +225,32 @@ def command(*argv):
 
 
 @pytest.mark.slow
-def test_a_run_killed_with_sigkill_resumes_from_its_last_checkpoint(phantoms, tmp_path):
+def test_a_run_killed_with_sigkill_resumes_from_its_last_checkpoint(phantom_data, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     settings = ["train.epochs=6", "train.steps_per_epoch=4"]
-    assert train.main(arguments(phantoms, whole, settings=settings)) == 0
+    assert train.main(arguments(phantom_data, whole, settings=settings)) == 0
     process = subprocess.Popen(
-        command(*arguments(phantoms, cut, settings=settings)), cwd=tmp_path, stdout=subprocess.PIPE
+        command(*arguments(phantom_data, cut, settings=settings)),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
     )
-    deadline = time.monotonic() + 120
-    while not list(cut.glob("checkpoints/step-*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for(lambda: list(cut.glob("checkpoints/step-*")))
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert len(history(cut)) < 6
-    assert train.main(arguments(phantoms, cut, "--resume", settings=settings)) == 0
+    assert train.main(arguments(phantom_data, cut, "--resume", settings=settings)) == 0
     losses = [[float(row["train_loss"]) for row in history(run)] for run in (whole, cut)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("xla", ["off", "on"])
-def test_two_cpu_replicas_give_the_curve_of_one(phantoms, tmp_path, xla):
+def test_two_cpu_replicas_give_the_curve_of_one(phantom_data, tmp_path, xla):
     losses = []
     for devices in ("cpu:1", "cpu:2"):
         run = tmp_path / devices.replace(":", "")
         settings = ["train.epochs=20", "train.steps_per_epoch=1", f"train.xla={xla}"]
-        argv = arguments(phantoms, run, "--devices", devices, settings=settings)
+        argv = arguments(phantom_data, run, "--devices", devices, settings=settings)
         subprocess.run(command(*argv), check=True, cwd=tmp_path, capture_output=True)
         losses.append([float(row["train_loss"]) for row in history(run)])
     assert len(losses[0]) == 20

@@ -1,6 +1,5 @@
 """Generators through the command line, on phantoms and on images without labels."""
 
-import csv
 import json
 
 import numpy as np
@@ -14,6 +13,7 @@ from data_prep.layouts import RawCase
 from data_prep.layouts import RawDataset
 from segkit.training.run import load_run
 from segkit.volume import Volume
+from tests.tools.trainings import history
 from tests.training.test_stop_and_go import state
 from tools import cross_validate
 from tools import evaluate
@@ -59,11 +59,6 @@ def config_file(tmp_path):
 
 def arguments(config, data, run, *more):
     return ["--config", config, "--data", str(data), "--run", str(run), *more]
-
-
-def history(run):
-    with open(run / "history.csv", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def unlabelled(folder, patients):

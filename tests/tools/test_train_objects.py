@@ -1,6 +1,5 @@
 """Training a network that finds objects: what is refused, and a run from beginning to end."""
 
-import csv
 import json
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from data_prep.manifest import load_manifest
 from segkit.config import load_config
 from segkit.training.jobs import is_complete
 from segkit.training.jobs import read_history
+from tests.tools.trainings import history
 from tools import cross_validate
 from tools import ensemble
 from tools import pretrain
@@ -60,11 +60,6 @@ def arguments(data, run, *more, settings=()):
     sets = [part for setting in (*TINY, *settings) for part in ("--set", setting)]
     given = ["--data", str(data)] if data else []
     return ["--model", "mask_rcnn", *given, "--run", str(run), "--no-evaluate", *sets, *more]
-
-
-def history(run):
-    with open(run / "history.csv", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize(

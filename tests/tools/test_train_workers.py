@@ -8,26 +8,15 @@ import time
 
 import pytest
 
-from data_prep.convert import Options
-from data_prep.convert import convert
-from data_prep.layouts import scan_source
 from segkit.errors import ConfigError
 from segkit.training.checkpoint import list_checkpoints
 from segkit.training.cluster import is_first_worker
 from segkit.training.cluster import number_of_workers
 from tests.tools.test_train import arguments
 from tests.tools.test_train import command
-from tests.tools.test_train import history
+from tests.tools.trainings import history
+from tests.tools.trainings import wait_for
 from tools import train
-
-
-@pytest.fixture(scope="module")
-def phantoms(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "phantom"
-    convert(
-        scan_source("phantom", "ct:6"), folder, source="ct:6", options=Options(layout="phantom")
-    )
-    return folder
 
 
 def free_addresses(count):
@@ -59,14 +48,14 @@ def start(argv, folder):
 
 
 @pytest.mark.slow
-def test_two_workers_train_as_two_replicas_lose_one_and_go_on(phantoms, tmp_path):
+def test_two_workers_train_as_two_replicas_lose_one_and_go_on(phantom_data, tmp_path):
     settings = ["train.epochs=4", "train.steps_per_epoch=2", "augment.policy=light"]
     replicas = tmp_path / "replicas"
-    argv = arguments(phantoms, replicas, "--devices", "cpu:2", settings=settings)
+    argv = arguments(phantom_data, replicas, "--devices", "cpu:2", settings=settings)
     subprocess.run(command(*argv), check=True, capture_output=True)
 
     workers = tmp_path / "workers"
-    argv = arguments(phantoms, workers, settings=settings)
+    argv = arguments(phantom_data, workers, settings=settings)
     assert [p.wait(300) for p in start(argv, tmp_path)] == [0, 0]
     columns = ("train_loss", "validation_loss", "train_dice", "validation_dice", "gradient_norm")
     for one, other in zip(history(replicas), history(workers), strict=True):
@@ -74,11 +63,9 @@ def test_two_workers_train_as_two_replicas_lose_one_and_go_on(phantoms, tmp_path
     assert (workers / "model.keras").is_file()
 
     cut, settings = tmp_path / "cut", ["train.epochs=400", *settings[1:]]
-    argv = arguments(phantoms, cut, settings=settings)
+    argv = arguments(phantom_data, cut, settings=settings)
     first, second = start(argv, tmp_path)
-    deadline = time.monotonic() + 120
-    while not list_checkpoints(cut / "checkpoints") and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: list_checkpoints(cut / "checkpoints"))
     second.kill()
     assert first.wait(60) == 2
     last_line = (tmp_path / "worker0.txt").read_text().strip().splitlines()[-1]

@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +16,9 @@ from PIL import Image
 from segkit.config import load_config
 from segkit.training.search import parse_search
 from segkit.training.search import suggest
+from tests.tools.trainings import TINY
+from tests.tools.trainings import history
+from tests.tools.trainings import wait_for
 from tools import tune
 from tools.tune import main
 
@@ -263,31 +265,19 @@ def test_a_command_that_cannot_be_parsed_imports_neither_optuna_nor_tensorflow(t
 @pytest.mark.slow
 def test_a_killed_search_goes_on_with_the_trial_at_work(phantom_data, tmp_path):
     out = tmp_path / "tune"
-    settings = (
-        "model.filters=4",
-        "model.downsamplings=1",
-        "data.patch_size=[32, 32]",
-        "train.steps_per_epoch=20",
-        "train.batch_size=4",
-        "train.validation_batches=2",
-        "train.epochs=6",
-    )
+    settings = (*TINY, "train.steps_per_epoch=20", "train.epochs=6")
     argv = arguments(phantom_data, out, "--trials", 1, "--search", RATE, settings=settings)
     tool = [sys.executable, str(ROOT / "tools" / "tune.py")]
     process = subprocess.Popen([*tool, *argv], cwd=tmp_path, stdout=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while not list(out.glob("trial-0000/checkpoints/step-*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for(lambda: list(out.glob("trial-0000/checkpoints/step-*")))
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    while main(argv) == 2 and time.monotonic() < deadline:  # until its training has ended, too
-        time.sleep(0.1)
+    wait_for(lambda: main(argv) == 0)  # until its training has ended, too
     (row,) = table(out)
-    with open(out / "trial-0000" / "history.csv", newline="") as file:
-        history = [float(line["validation_dice"]) for line in csv.DictReader(file)]
+    dice = [float(line["validation_dice"]) for line in history(out / "trial-0000")]
     assert row["state"] == "complete"
-    assert len(history) == 6
-    assert float(row["dice"]) == max(history)
+    assert len(dice) == 6
+    assert float(row["dice"]) == max(dice)
     assert (out / "trial-0000" / "model.keras").is_file()
     log = (out / "trial-0000" / "log.txt").read_text()
     assert log.count("$ python") == 2

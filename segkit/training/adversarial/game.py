@@ -98,21 +98,9 @@ class Game:
         )
 
         def judged(image):
-            return self._judged(image, condition, example.ids, training)
+            return logits_of(self._judged(image, condition, example.ids, training))
 
-        def value(image):
-            return mean_logits(logits_of(judged(image)))
-
-        pair = logits_of(judged(real)), logits_of(judged(fake))
-        weights, kind = self.loss.weights, self.loss.kind
-        terms = {"critic": critic_loss(kind, *pair)}
-        if training and weights["r1"]:
-            terms["r1"] = weights["r1"] * r1(value, real)
-        if training and weights["gradient_penalty"]:
-            penalty = gradient_penalty(value, real, fake)
-            terms["gradient_penalty"] = weights["gradient_penalty"] * penalty
-        scores = {"critic_real": mean_logits(pair[0]), "critic_fake": mean_logits(pair[1])}
-        return terms, {"critic_accuracy": critic_accuracy(kind, *pair), **scores}
+        return terms_of_critic(self.loss, judged, real, fake, training)
 
     def generator_terms(self, images, labels, training=True):
         """Returns what the generator learns from; arguments and result as in `critic_terms`."""
@@ -155,6 +143,32 @@ class Game:
 
     def _judged(self, image, condition, ids, training):
         return self._critic({"image": image, "condition": condition, "class": ids}, training)
+
+
+def terms_of_critic(loss, judged, real, fake, training):
+    """Returns what one critic learns from, as `Game.critic_terms` does.
+
+    Args:
+        loss: `AdversarialLoss`.
+        judged: Function of an image that returns the critic's logits as a list.
+        real: float32 `(batch, *spatial, channels)`, as the critic sees it.
+        fake: The same of a made image, through which no gradient flows.
+        training: Whether the penalties are due.
+    """
+
+    def value(image):
+        return mean_logits(judged(image))
+
+    pair = judged(real), judged(fake)
+    weights, kind = loss.weights, loss.kind
+    terms = {"critic": critic_loss(kind, *pair)}
+    if training and weights["r1"]:
+        terms["r1"] = weights["r1"] * r1(value, real)
+    if training and weights["gradient_penalty"]:
+        penalty = gradient_penalty(value, real, fake)
+        terms["gradient_penalty"] = weights["gradient_penalty"] * penalty
+    scores = {"critic_real": mean_logits(pair[0]), "critic_fake": mean_logits(pair[1])}
+    return terms, {"critic_accuracy": critic_accuracy(kind, *pair), **scores}
 
 
 def added_inputs(player, example):

@@ -12,18 +12,14 @@ import tensorflow as tf
 from segkit.errors import ConfigError
 from segkit.errors import ShapeError
 from segkit.losses import build_loss
-from segkit.losses.adversarial import critic_accuracy
-from segkit.losses.adversarial import critic_loss
 from segkit.losses.adversarial import generator_loss
-from segkit.losses.adversarial import mean_logits
 from segkit.losses.adversarial import weighted_l1
 from segkit.training.adversarial.differentiable_augment import augmented
 from segkit.training.adversarial.game import Player
 from segkit.training.adversarial.game import check_inputs
 from segkit.training.adversarial.game import check_terms
 from segkit.training.adversarial.game import logits_of
-from segkit.training.adversarial.penalties import gradient_penalty
-from segkit.training.adversarial.penalties import r1
+from segkit.training.adversarial.game import terms_of_critic
 from segkit.training.adversarial.tasks import Task
 from segkit.training.adversarial.tasks import label_map
 from segkit.training.run import load_run
@@ -180,24 +176,12 @@ class StyleGame:
         return generator_loss(self.loss.kind, logits_of(judged))
 
     def _critic_terms(self, player, real, fake, training):
-        weights, kind = self.loss.weights, self.loss.kind
         real, fake = self._seen(real, training), self._seen(fake, training)
 
         def judged(image):
             return logits_of(_call(player, image, training))
 
-        def value(image):
-            return mean_logits(judged(image))
-
-        pair = judged(real), judged(fake)
-        terms = {"critic": critic_loss(kind, *pair)}
-        if training and weights["r1"]:
-            terms["r1"] = weights["r1"] * r1(value, real)
-        if training and weights["gradient_penalty"]:
-            penalty = gradient_penalty(value, real, fake)
-            terms["gradient_penalty"] = weights["gradient_penalty"] * penalty
-        scores = {"critic_real": mean_logits(pair[0]), "critic_fake": mean_logits(pair[1])}
-        return terms, {"critic_accuracy": critic_accuracy(kind, *pair), **scores}
+        return terms_of_critic(self.loss, judged, real, fake, training)
 
     def _seen(self, image, training):
         return augmented(image, None, self.loss.critic_augment if training else ())[0]

@@ -12,23 +12,14 @@ import tensorflow as tf
 from scipy import special
 
 from data_prep.augment import artefacts
-from data_prep.augment.random import Draws
-from data_prep.augment.random import make_keys
-from data_prep.augment.space import make_space
 from segkit.errors import ConfigError
+from tests.data_prep.augment.test_filters import make_inputs
 
 WRAPPERS = ("bias_field", "spike", "ghosting", "cutout")
 
 
 def make_image(shape=(3, 2, 8, 10, 9), seed=0):
     return tf.constant(np.random.default_rng(seed).normal(size=shape), tf.float32)
-
-
-def make_inputs(name, image, spacing=(1.0, 1.0, 1.0), first=0):
-    batch, channels, *patch = image.shape
-    keys = make_keys(7, tf.range(first, first + batch, dtype=tf.int64))
-    draws = Draws(keys, salt=0, budget=16 + 16 * channels, scope=name)
-    return draws, make_space(patch, tf.constant([spacing] * batch), channels, 2)
 
 
 def run(name, image, first=0, spacing=(1.0, 1.0, 1.0), **options):
