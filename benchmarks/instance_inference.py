@@ -52,6 +52,7 @@ from segkit.config import load_config
 from segkit.inference.detections import Detections
 from segkit.inference.detections import bounds
 from segkit.inference.detections import paint
+from segkit.inference.detections import tighten
 from segkit.inference.merge_tiles import box_pairs
 from segkit.inference.merge_tiles import tile_rectangles
 from segkit.metrics.instances.matching import matches
@@ -243,7 +244,7 @@ def in_tiles(detector, image, tiles):
 def look(detector, image, window):
     """Returns what is found in a window `y0, x0, y1, x1` of an image, in pixels of the image."""
     y0, x0, y1, x1 = (int(n) for n in window)
-    found = detector.slices(image[:, y0:y1, x0:x1])[0]
+    found = tighten(detector.slices(image[:, y0:y1, x0:x1])[0])  # whole pixels, exact if moved
     boxes = found.boxes + np.array([y0, x0, y0, x0], np.float32)
     return found._replace(boxes=boxes, shape=image.shape[1:3])
 
