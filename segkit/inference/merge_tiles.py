@@ -3,7 +3,9 @@
 Two detections of different tiles are the same object if their masks agree within the pixels that
 both tiles saw. One that ends at an edge of its tile which is no edge of the image is *cut*: the
 object may go on behind it. So a detection that some tile holds whole is preferred to cut ones of
-the same object, and objects that no tile holds whole are joined from their cut parts.
+the same object, the surest of the whole ones to the others, and objects that no tile holds whole
+are joined from their cut parts. What a tile makes of the rim of an object is not believed if
+another tile, which saw more of it, did not find it.
 """
 
 from itertools import pairwise
@@ -58,8 +60,8 @@ def merge_tiles(detections, tiles, shape, *, agreement=0.5, margin=2.0):
             overlap of their tiles. A cut one is also dropped if more than this share of it there
             lies in a whole one of its class.
         margin: By how many pixels a mask may be wrong. A detection that comes closer to an inner
-            edge of its tile is cut; one that is no deeper is dropped if another tile, which saw it
-            farther from its own edges, can be relied on.
+            edge of its tile is cut. If other tiles hold it farther than that from their edges, it
+            is dropped unless one of them finds it; always if it is no thicker than that.
 
     Returns:
         `Detections` with tight boxes. A joined object has the largest score and the class of its
@@ -70,15 +72,14 @@ def merge_tiles(detections, tiles, shape, *, agreement=0.5, margin=2.0):
     places, tiles = bounds(found.boxes, shape), np.asarray(tiles, int).reshape(-1, 4)
     if not len(places):
         return found
-    clearance = _clearance(places, tiles[tile], shape)
-    cut = clearance < margin
+    cut = _clearance(places, tiles[tile], shape) < margin
     pairs = box_pairs(places)
     pairs = pairs[tile[pairs[:, 0]] != tile[pairs[:, 1]]]
     shared, sizes = _seen_by_both(found.masks, places, tiles[tile], pairs)
     same = shared > agreement * (sizes.sum(axis=1) - shared)
     alike = found.classes[pairs[:, 0]] == found.classes[pairs[:, 1]]
-    kept = _without_doubles(clearance, cut, pairs[same])
-    kept[_slivers(places, tiles, tile, shape, margin)] = False
+    kept = _without_doubles(found.scores, cut, pairs[same])
+    kept &= ~_contradicted(places, tiles, tile, cut, pairs[same], (shape, margin))
     covered = shared[:, None] > agreement * sizes
     kept &= ~_behind_whole(pairs, cut, same[:, None] | (alike[:, None] & covered))
     parts = same & (kept & cut)[pairs].all(axis=1)
@@ -140,25 +141,25 @@ def _tile_of(detections):
 
 
 def _clearance(places, tiles, shape):
-    """Pixels from each detection to the nearest inner edge of its tile; infinite without any."""
+    """Pixels from each box to the nearest inner edge of its tile; infinite if there is none."""
     low = np.where(tiles[:, :2] > 0, places[:, :2] - tiles[:, :2], np.inf)
     high = np.where(tiles[:, 2:] < np.asarray(shape), tiles[:, 2:] - places[:, 2:], np.inf)
     return np.minimum(low, high).min(axis=1)
 
 
-def _slivers(places, tiles, tile, shape, margin):
-    """Indices of detections along an edge that another tile sees, with more around them."""
-    own = tiles[tile]
-    low = (places[:, 2:] - own[:, :2] <= margin) & (own[:, :2] > 0)
-    high = (own[:, 2:] - places[:, :2] <= margin) & (own[:, 2:] < np.asarray(shape))
-    thin = np.flatnonzero((low | high).any(axis=1))
-    inside = (
-        (_clearance(place[None], tiles, shape) >= margin)
-        & (tiles[:, :2] <= place[:2]).all(axis=1)
-        & (tiles[:, 2:] >= place[2:]).all(axis=1)
-        for place in places[thin]
-    )
-    return thin[np.fromiter((found.any() for found in inside), bool, len(thin))]
+def _contradicted(places, tiles, tile, cut, same, limits):
+    """Marks cut detections that another tile sees with more around them, and does not find.
+
+    `limits` are `shape` and `margin`; `same` are pairs of the same object.
+    """
+    shape, margin = limits
+    seen, confirmed = np.zeros(len(cut), bool), np.zeros(len(cut), bool)
+    for index in np.flatnonzero(cut):
+        seen[index] = (_clearance(places[[index]], tiles, shape) >= margin).any()
+    for mine, other in (same.T, same.T[::-1]):
+        confirmed[mine[_clearance(places[mine], tiles[tile[other]], shape) >= margin]] = True
+    thin = (places[:, 2:] - places[:, :2]).min(axis=1) <= margin
+    return seen & (thin | ~confirmed)
 
 
 def _seen_by_both(masks, places, tiles, pairs):
@@ -185,13 +186,13 @@ def _part(mask, place, window):
     return mask[y0 - y : max(y1, y0) - y, x0 - x : max(x1, x0) - x]
 
 
-def _without_doubles(clearance, cut, same):
-    """Marks all but those whole detections of which another whole one is farther from edges."""
-    kept = np.ones(len(clearance), bool)
+def _without_doubles(scores, cut, same):
+    """Marks all but those whole detections of which another whole one is surer."""
+    kept = np.ones(len(scores), bool)
     same = same[~cut[same].any(axis=1)]
     partners = sparse.coo_array((np.ones(len(same)), same.T), (len(kept),) * 2)
     partners = (partners + partners.T).tocsr()
-    for index in np.argsort(-clearance, kind="stable"):
+    for index in np.argsort(-scores, kind="stable"):
         if kept[index]:
             kept[partners.indices[partners.indptr[index] : partners.indptr[index + 1]]] = False
     return kept

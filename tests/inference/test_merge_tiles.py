@@ -122,17 +122,26 @@ def test_a_part_that_shows_little_of_a_whole_detection_is_dropped():
     assert same_objects(merge_tiles(seen, TWO, (64, 160)), whole)
 
 
-def test_of_two_whole_detections_the_one_farther_from_the_edges_is_kept():
-    found = blank([np.s_[20:40, 68:80]])  # 16 columns from the first one's edge, 4 from the other's
+def test_of_two_whole_detections_the_surer_one_is_kept():
+    found = blank([np.s_[20:40, 68:80]])
     merged = merge_tiles(detect(found, TWO, scores=(0.5, 0.9)), TWO, (64, 160))
-    assert merged.scores.tolist() == [np.float32(0.5)]
+    assert merged.scores.tolist() == [np.float32(0.9)]
 
 
-def test_a_part_whose_whole_no_tile_detected_is_kept():
-    found = blank([np.s_[20:40, 80:140]])
-    seen = detect(found, TWO)
+def test_a_part_is_dropped_if_a_tile_that_saw_more_did_not_find_it():
+    seen = detect(blank([np.s_[20:40, 80:140]]), TWO)
     merged = merge_tiles([seen[0], seen[1].take([])], TWO, (64, 160))
-    assert merged.boxes.tolist() == [[20, 80, 40, 96]]
+    assert len(merged.scores) == 0
+    # A tile that finds something else there did not find it.
+    other = detect(blank([np.s_[20:30, 80:84]]), TWO)
+    merged = merge_tiles([seen[0], other[1]], TWO, (64, 160))
+    assert merged.boxes.tolist() == [[20, 80, 30, 84]]
+
+
+def test_a_part_that_no_other_tile_saw_farther_from_its_edges_is_kept():
+    seen = detect(blank([np.s_[20:40, 60:140]]), TWO)
+    merged = merge_tiles([seen[0], seen[1].take([])], TWO, (64, 160))
+    assert merged.boxes.tolist() == [[20, 60, 40, 96]]
 
 
 def test_a_joined_object_has_the_best_score_and_the_class_of_its_largest_part():
@@ -168,7 +177,7 @@ def test_touching_and_nested_objects_stay_apart():
 
 def test_a_lesion_cut_by_a_tile_is_not_swallowed_by_a_whole_organ_of_another_class():
     organ = blank([np.s_[5:60, 66:150]])
-    lesion = blank([np.s_[20:45, 80:110]])._replace(classes=np.array([2], np.int32))
+    lesion = blank([np.s_[20:45, 60:110]])._replace(classes=np.array([2], np.int32))
     second, first = detect(organ, TWO)[1], detect(lesion, TWO)[0]
     merged = merge_tiles([first, second], TWO, (64, 160))
     assert sorted(merged.classes.tolist()) == [1, 2]
@@ -291,18 +300,17 @@ def test_maps_are_as_they_were_painted():
 
 def slow_merge(seen, tiles, shape, agreement=0.5, margin=2):
     """The rules of the docstring on whole masks, one pair after the other."""
-    parts = []
+    parts, first = [], 0
     for (y0, x0, y1, x1), found in zip(tiles, seen, strict=True):
         for box, mask in zip(found.boxes.astype(int), found.masks, strict=True):
             whole, view = np.zeros(shape, bool), np.zeros(shape, bool)
             whole[box[0] : box[2], box[1] : box[3]] = mask
             view[y0:y1, x0:x1] = True
             gaps = [box[0] - y0, box[1] - x0, y1 - box[2], x1 - box[3]]
-            reach = [box[2] - y0, box[3] - x0, y1 - box[0], x1 - box[1]]
             inner = [y0 > 0, x0 > 0, y1 < shape[0], x1 < shape[1]]
             clearance = min([g for g, i in zip(gaps, inner, strict=True) if i], default=np.inf)
-            thin = any(r <= margin and i for r, i in zip(reach, inner, strict=True))
-            parts.append((whole, view, clearance, thin, box))
+            parts.append((whole, view, clearance, found.scores[len(parts) - first], box))
+        first = len(parts)
 
     def agree(a, b):
         both = parts[a][1] & parts[b][1]
@@ -311,23 +319,27 @@ def slow_merge(seen, tiles, shape, agreement=0.5, margin=2):
         same = shared > agreement * (one | two).sum()
         return same, same or shared > agreement * one.sum()
 
-    def other_view(n):
+    def contradicted(n):
         y0, x0, y1, x1 = parts[n][4]
+        seen = confirmed = False
         for ty0, tx0, ty1, tx1 in tiles:
             gaps = [y0 - ty0, x0 - tx0, ty1 - y1, tx1 - x1]
             inner = [ty0 > 0, tx0 > 0, ty1 < shape[0], tx1 < shape[1]]
-            if min(gaps) >= 0 and all(g >= margin for g, i in zip(gaps, inner, strict=True) if i):
-                return True
-        return False
+            if all(g >= margin for g, i in zip(gaps, inner, strict=True) if i):
+                view = np.zeros(shape, bool)
+                view[ty0:ty1, tx0:tx1] = True
+                seen = True
+                others = [k for k, part in enumerate(parts) if (part[1] == view).all()]
+                confirmed |= any(agree(n, k)[0] for k in others)
+        return seen and (min(y1 - y0, x1 - x0) <= margin or not confirmed)
 
     whole = [n for n, p in enumerate(parts) if p[2] >= margin]
-    whole.sort(key=lambda n: -parts[n][2])
+    whole.sort(key=lambda n: -parts[n][3])
     kept = []
     for n in whole:
         if not any((parts[n][1] != parts[k][1]).any() and agree(n, k)[0] for k in kept):
             kept.append(n)
-    kept = [n for n in kept if not (parts[n][3] and other_view(n))]
-    cut = [n for n, p in enumerate(parts) if p[2] < margin and not (p[3] and other_view(n))]
+    cut = [n for n, p in enumerate(parts) if p[2] < margin and not contradicted(n)]
     cut = [n for n in cut if not any(agree(n, k)[1] for k in whole)]
     groups = [{n} for n in cut]
     for a in cut:
@@ -346,7 +358,7 @@ def test_noisy_tiles_merge_as_in_a_slow_version(seed):
     rng = np.random.default_rng(seed)
     found = discs((72, 88), 18, 12, seed=seed)
     tiles = tile_rectangles((72, 88), (36, 40), int(rng.integers(4, 16)))
-    seen = detect(found, tiles, noise=seed)
+    seen = detect(found, tiles, scores=rng.random(len(tiles)), noise=seed)
     for _ in range(2):  # worse noise: up to two pixels, and some detections lost
         seen = [shake(d, rng).take(np.flatnonzero(rng.random(len(d.scores)) < 0.9)) for d in seen]
     merged = merge_tiles(seen, tiles, (72, 88))
