@@ -149,9 +149,9 @@ def first_map(vector, sides, filters):
     return layers.Reshape((*sides, filters), name="start_map")(x)
 
 
-def conv(x, filters, *, kernel, name, stride=1, bias=True, spectral_norm=False, dtype=None):
+def conv(x, filters, *, kernel, name, stride=1, bias=True, spectral_norm=False, **options):
     """Returns a padded convolution of a feature map, with spectral norm if asked for."""
-    rank, options = len(x.shape) - 2, {"use_bias": bias, "name": name, "dtype": dtype}
+    rank, options = len(x.shape) - 2, {"use_bias": bias, "name": name, **options}
     if spectral_norm:
         return SpectralConvolution(filters, (kernel,) * rank, stride, **options)(x)
     return CONV[rank](filters, kernel, strides=stride, padding="same", **options)(x)

@@ -27,7 +27,8 @@ def restorer(
     """Builds a residual U-Net that predicts a correction to its input, in 2-D or 3-D.
 
     The stages are those of `unet` with `residual`. Without normalization: it would take the
-    contrast away that is to be restored.
+    contrast away that is to be restored. Before training the correction is 0, so that an image
+    comes out as it went in.
 
     Args:
         num_classes: Not used.
@@ -51,7 +52,8 @@ def restorer(
     Reference:
         Zhang et al., "Beyond a Gaussian Denoiser", TIP 2017, arXiv:1608.03981, section III (the
         correction); Lim et al., "Enhanced Deep Residual Networks", CVPRW 2017, arXiv:1707.02921,
-        section 3.1 (no normalization).
+        section 3.1 (no normalization); Zhang et al., "Fixup Initialization", ICLR 2019,
+        arXiv:1901.09321, section 3 (the last layer of a branch at 0).
     """
     check_range("restorer", "convs_per_stage", convs_per_stage, low=2)
     stages = u_stages(
@@ -65,6 +67,8 @@ def restorer(
     stage = partial(residual_stage, style=Style(normalization))
     image = keras.Input(input_shape, name="image")
     x = joined(encode(image, stages, stage), stages, stage)
-    correction = conv(x, input_shape[-1], kernel=1, name="correction", dtype="float32")
+    correction = conv(
+        x, input_shape[-1], kernel=1, kernel_initializer="zeros", name="correction", dtype="float32"
+    )
     made = layers.Add(dtype="float32", name="made")([image, correction])
     return keras.Model({"image": image}, made, name="restorer")

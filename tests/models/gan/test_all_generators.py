@@ -114,7 +114,11 @@ def _seed():
 
 
 def _build(name, shape=SHAPES["2-D"], **options):
-    return build_model(name, CLASSES, shape, **{**SMALL[name], **options})
+    model = build_model(name, CLASSES, shape, **{**SMALL[name], **options})
+    if name == "restorer":  # its correction is 0 before training, and would hide the rest
+        correction = model.get_layer("correction")
+        correction.kernel.assign(keras.initializers.GlorotUniform(0)(correction.kernel.shape))
+    return model
 
 
 def _inputs(model, batch=4):

@@ -179,10 +179,14 @@ def test_gated_convolutions_keep_the_mean_square_of_features():
     assert np.mean(passed**2) == pytest.approx(1, abs=0.02)
 
 
-def test_the_restorer_adds_a_correction():
+def test_the_restorer_adds_a_correction_that_is_0_at_first():
     model = build_model("restorer", 0, (8, 8, 2), filters=4, downsamplings=1)
     inputs = inputs_of(model)
-    correction = next(layer for layer in model.layers if layer.name == "correction")
-    assert not np.allclose(model(inputs), inputs["image"])
-    correction.set_weights([np.zeros_like(w) for w in correction.get_weights()])
     np.testing.assert_array_equal(model(inputs), inputs["image"])
+    layer = model.get_layer("correction")
+    kernel, bias = layer.get_weights()
+    layer.set_weights([kernel + 1, bias])
+    once = model(inputs) - inputs["image"]
+    layer.set_weights([kernel + 2, bias])
+    assert np.abs(once).max() > 0.1
+    np.testing.assert_allclose(model(inputs) - inputs["image"], 2 * once, atol=1e-5)
