@@ -127,7 +127,7 @@ def check(args):
     """Returns the run's task, after refusing what makes no sense, before anything is loaded."""
     folder = Path(args.run)
     if not (folder / "config.yaml").is_file():
-        raise DataError(f"{folder} is no run folder: it has no config.yaml. Name one.")
+        raise DataError(f"{folder} is not a trained run: it has no config.yaml. Train it first.")
     task = load_config(folder / "config.yaml").task
     if task is None:
         raise ConfigError(f"{folder} is no generator: its config has no task. Name another --run.")

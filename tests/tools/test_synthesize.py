@@ -292,7 +292,7 @@ def test_a_single_image_is_no_data_set(make_run, labelled_mr_run, tmp_path, mist
 def test_mistakes_are_told_before_anything_is_loaded(generator, make_run, tmp_path, mistake):
     out = ("--out", tmp_path / "out")
     for argv, message in [
-        (("--run", tmp_path, *out), "is no run folder"),
+        (("--run", tmp_path, *out), "is not a trained run"),
         (("--run", make_run(None, paint(SIDES)), *out), "is no generator: its config has no task"),
         (("--run", make_run("inpainting", paint(SIDES)), *out), "tools/restore.py"),
         (("--run", generator, *out), "--count is missing"),
@@ -393,7 +393,7 @@ def test_a_synthetic_data_set_is_refused_wherever_cases_are_scored(made, mr_run,
     ]:
         assert "is synthetic: a network made its images" in mistake(main, *argv)
     generator = ("--run", made.folder.parent / "nothing", "--out", tmp_path / "out")
-    assert "is no run folder" in mistake(synthesize.main, *generator)
+    assert "is not a trained run" in mistake(synthesize.main, *generator)
 
 
 def test_label_maps_are_not_drawn_from_a_synthetic_data_set(made, generator, tmp_path, mistake):
