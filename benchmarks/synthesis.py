@@ -2,6 +2,7 @@
 
     python benchmarks/synthesis.py --data data/hippocampus                     # 8 labels, 3 seeds
     python benchmarks/synthesis.py --data data/hippocampus --seeds 1 --ratio 0.25 0.5 --count 500
+    python benchmarks/synthesis.py --data data/hippocampus --unlabelled RAW/Task04_Hippocampus
 
 For each seed a generator learns from the slices of 8 cases of the training folds, and makes pairs
 of image and label map from theirs alone. Then networks are trained on the slices of these 8 cases,
@@ -10,6 +11,11 @@ all with the same steps and the augmentation policy `nnunet`: one on them alone,
 the whole cases of the validation fold. No training has seen those; but each network, the generator
 among them, takes the epoch with the best score on patches of that fold. Which cases have labels
 depends on the seed, by hash, as in benchmarks/dpn.py.
+
+With --unlabelled, the raw data set, the images of the other training cases have a part, too, with
+label maps that the network without synthetic slices finds in them: a generator learns from the
+slices of all training cases and makes pairs of any of these label maps; and, to tell what
+generators are good for, networks are trained on these cases themselves, without any generator.
 
 Every run is a folder in --out, in a process of its own. Repeat the command to go on after an
 interruption; what is finished is not done again. Without --data nothing is measured.
@@ -20,11 +26,13 @@ import itertools
 import json
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.guessed_labels import prepare_guessed
 from benchmarks.runs import ROOT
 from benchmarks.runs import case_scores
 from benchmarks.runs import leave_out
@@ -36,25 +44,51 @@ from benchmarks.runs import train
 from benchmarks.runs import write_config
 from data_prep.manifest import load_manifest
 
+KINDS = {
+    "made": "made of the labelled cases",
+    "made_guessed": "made of all, labels guessed",
+    "guessed": "all themselves, labels guessed",
+}
+
+
+class Arm(NamedTuple):
+    """What is mixed into the batches of a training.
+
+    Attributes:
+        kind: Key of `KINDS`.
+        ratio: Share of a batch, on average for `guessed`.
+        count: Number of synthetic slices.
+        deform: Strength of the deformation of label maps.
+    """
+
+    kind: str
+    ratio: float
+    count: int = 0
+    deform: float = 0.0
+
 
 def main(argv=None):
     args = parse_args(argv)
     if args.data is None:
         print("benchmarks/synthesis.py needs --data, a data set with labels; nothing measured.")
         return
-    manifest, validation = load_manifest(args.data), f"fold{args.fold}"
-    arms = list(itertools.product(args.ratio, args.count, args.deform))
+    manifest, validation, arms = load_manifest(args.data), f"fold{args.fold}", arms_of(args)
     without, with_pairs = [], {arm: [] for arm in arms}
     for seed in range(args.seeds):
         few = leave_out(manifest, validation, args.labels, seed)
-        without.append(case_scores(segment(args, seed, few)))
-        generator = learn_to_make(args, seed, few)
-        for ratio, count, deform in arms:
-            made = synthesize(args, seed, generator, count, deform)
-            report = segment(args, seed, few, made, ratio)
-            with_pairs[ratio, count, deform].append(case_scores(report))
+        without.append(case_scores(segment(args, seed, f"alone-seed{seed}", few)))
+        for arm in arms:
+            with_pairs[arm].append(case_scores(segment_with(args, seed, few, manifest, arm)))
     rows = [compare(arm, np.array(without), np.array(with_pairs[arm])) for arm in arms]
     write(args, rows)
+
+
+def arms_of(args):
+    """Returns the list of `Arm`."""
+    kinds = list(KINDS) if args.unlabelled else ["made"]
+    made = [Arm(*arm) for arm in itertools.product(kinds, args.ratio, args.count, args.deform)]
+    arms = [Arm("guessed", arm.ratio) if arm.kind == "guessed" else arm for arm in made]
+    return list(dict.fromkeys(arms))
 
 
 def parse_args(argv):
@@ -75,55 +109,87 @@ def parse_args(argv):
     add("--deform", type=float, nargs="+", default=[1.0], help="of label maps (default: 1)")
     add("--epochs", type=int, help="of the segmentation (default: the config's)")
     add("--gan-epochs", type=int, help="of the generator (default: the config's)")
+    add("--unlabelled", metavar="FOLDER", type=Path, help="raw, layout msd, of --data")
     every = {"metavar": "KEY=VALUE", "action": "append", "default": []}
     add("--set", **every, help="config key of all segmentations")
     add("--gan-set", **every, help="config key of the generators")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if not all(0 < ratio <= 1 for ratio in args.ratio):
+        parser.error("--ratio must be above 0, and 1 at most")
+    return args
 
 
-def learn_to_make(args, seed, few):
-    """Returns the folder of a trained generator."""
-    folder = args.out / f"generator-seed{seed}"
-    config = write_config(folder, args.gan_config, settings_of(args, seed, few, args.gan_epochs))
-    train("train.py", folder, "--config", config, "--data", args.data, *overrides(*args.gan_set))
-    return folder
+def segment_with(args, seed, few, manifest, arm):
+    """Trains with what an arm mixes in; returns the report of tools/evaluate.py."""
+    if arm.kind == "made":
+        made = synthesize(args, seed, "made", args.data, few, arm)
+        return segment(args, seed, f"mixed{arm.ratio:g}-{made.name}", few, synthetic(made, arm))
+    alone, folder = args.out / f"alone-seed{seed}", args.out / f"guessed-seed{seed}"
+    data = prepare_guessed(folder, manifest, args.unlabelled, alone, few)
+    if arm.kind == "made_guessed":
+        made = synthesize(args, seed, "made_guessed", data, {}, arm)
+        return segment(args, seed, f"mixed{arm.ratio:g}-{made.name}", few, synthetic(made, arm))
+    repeats = oftener(args, manifest, few, arm.ratio)
+    return segment(args, seed, f"guessed{arm.ratio:g}-seed{seed}", repeats, data=data)
 
 
-def synthesize(args, seed, generator, count, deform):
-    """Returns the folder of a synthetic data set; one that is complete is left as it is."""
-    out = args.out / f"made-{count}-deform{deform:g}-seed{seed}"
+def synthesize(args, seed, kind, data, repeats, arm):
+    """Returns the folder of a synthetic data set, after training its generator; both if need be."""
+    generator = args.out / f"generator-{kind}-seed{seed}"
+    settings = settings_of(args, seed, repeats, args.gan_epochs)
+    config = write_config(generator, args.gan_config, settings)
+    train("train.py", generator, "--config", config, "--data", data, *overrides(*args.gan_set))
+    out = args.out / f"{kind}-{arm.count}-deform{arm.deform:g}-seed{seed}"
     if not (out / "dataset.json").exists():
-        tool("synthesize.py", "--run", generator, "--out", out, "--count", count,
-             "--deform", deform, "--seed", seed)  # fmt: skip
+        tool("synthesize.py", "--run", generator, "--out", out, "--count", arm.count,
+             "--deform", arm.deform, "--seed", seed)  # fmt: skip
     return out
 
 
-def segment(args, seed, few, made=None, ratio=0):
-    """Returns the report of tools/evaluate.py on a training, with synthetic pairs or without."""
-    name = f"mixed{ratio:g}-{made.name}" if made else f"alone-seed{seed}"
+def synthetic(made, arm):
+    """Returns the setting that mixes a synthetic data set in."""
+    return {"data.synthetic": {"path": str(made), "ratio": arm.ratio}}
+
+
+def oftener(args, manifest, few, ratio):
+    """Returns `data.repeats` by which the cases of `few` are a share of all that is seen."""
+    held_out = f"fold{args.fold}"
+    training = [case for case, entry in manifest["cases"].items() if entry["split"] != held_out]
+    labelled = [case for case in training if case not in few]
+    times = round(len(few) * (1 - ratio) / (ratio * len(labelled)))
+    return dict.fromkeys(labelled, times)
+
+
+def segment(args, seed, name, repeats, mixed=None, data=None):
+    """Trains a network under the policy nnunet; returns the report of tools/evaluate.py.
+
+    Args:
+        args: The command line.
+        seed: Of the training.
+        name: Of its folder.
+        repeats: `data.repeats`.
+        mixed: Settings that mix something in, or `None`.
+        data: Data set if not `args.data`.
+    """
     folder = args.out / name
-    settings = settings_of(args, seed, few, args.epochs) | {"augment.policy": "nnunet"}
-    if made:
-        settings["data.synthetic"] = {"path": str(made), "ratio": ratio}
-    arguments = ["--config", write_config(folder, args.config, settings), "--data", args.data]
-    train("train.py", folder, *arguments, "--no-evaluate", *overrides(*args.set))
+    settings = settings_of(args, seed, repeats, args.epochs) | {"augment.policy": "nnunet"}
+    config = write_config(folder, args.config, settings | (mixed or {}))
+    arguments = ["--config", config, "--data", data or args.data, "--no-evaluate"]
+    train("train.py", folder, *arguments, *overrides(*args.set))
     return score(folder, args.fold)
 
 
-def settings_of(args, seed, few, epochs):
+def settings_of(args, seed, repeats, epochs):
     """Returns what the trainings of a seed have in common."""
-    settings = {"train.seed": seed, "data.fold": args.fold, "data.repeats": few}
+    settings = {"train.seed": seed, "data.fold": args.fold, "data.repeats": repeats}
     settings["data.patch_size"] = args.patch
     return settings | ({"train.epochs": epochs} if epochs else {})
 
 
 def compare(arm, without, with_pairs):
     """Returns a row of the table; scores are `(seeds, cases)`."""
-    ratio, count, deform = arm
     return {
-        "ratio": ratio,
-        "count": count,
-        "deform": deform,
+        **arm._asdict(),
         "without": np.nanmean(without),
         "with": np.nanmean(with_pairs),
         **paired_gain(without, with_pairs),
@@ -139,13 +205,14 @@ def write(args, rows):
         f"{args.seeds} seed(s), policy nnunet. Brackets: 95 % bootstrap over seeds and cases, in "
         "pairs.",
         "",
-        "| share of a batch | synthetic slices | deformed | without | with | difference |",
-        "|---|---|---|---|---|---|",
+        "| mixed in | share of a batch | slices made | deformed | without | with | difference |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         low, high = row["interval"]
+        made = f"{row['count']} | {row['deform']:g}" if row["count"] else "- | -"
         lines.append(
-            f"| {row['ratio']:g} | {row['count']} | {row['deform']:g} | {row['without']:.3f} | "
+            f"| {KINDS[row['kind']]} | {row['ratio']:g} | {made} | {row['without']:.3f} | "
             f"{row['with']:.3f} | {row['gain']:+.3f} ({low:+.3f} to {high:+.3f}) |"
         )
     print("\n".join(["", *lines]))

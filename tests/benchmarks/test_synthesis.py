@@ -3,12 +3,17 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from benchmarks import dpn
 from benchmarks import runs
 from benchmarks import synthesis
+from benchmarks.guessed_labels import write_guessed
+from data_prep.layouts import scan_source
+from segkit.io.nifti import write_nifti
+from segkit.volume import Volume
 
 CONFIG = """
 model: {name: unet}
@@ -79,9 +84,9 @@ def test_equal_steps_the_same_few_cases_and_fold_0_in_all_arms(stage, tmp_path):
         for path in (tmp_path / "out" / "configs").iterdir()
     }
     names = [f"mixed{ratio}-made-7-deform1-seed0" for ratio in (0.25, 0.5)]
-    assert set(configs) == {"alone-seed0", "generator-seed0", *names}
+    assert set(configs) == {"alone-seed0", "generator-made-seed0", *names}
     for name, config in configs.items():
-        data, arm = config["data"], name != "generator-seed0"
+        data, arm = config["data"], name != "generator-made-seed0"
         assert config["train"]["epochs"] == (4 if arm else 3)
         assert config["train"]["seed"] == data["fold"] == 0
         assert data["patch_size"] == [64, 64]
@@ -102,15 +107,84 @@ def test_the_table_says_with_minus_without(stage, tmp_path, capsys):
         assert row["without"] == pytest.approx(0.6)  # (0.5 + 0.7) / 2
         assert row["gain"] == pytest.approx(gain)
         assert row["interval"] == pytest.approx([gain, gain])
-    assert (
-        "| 0.5 | 2000 | 1 | 0.600 | 0.650 | +0.050 (+0.050 to +0.050) |" in capsys.readouterr().out
-    )
+    row = "| 0.5 | 2000 | 1 | 0.600 | 0.650 | +0.050 (+0.050 to +0.050) |"
+    assert f"| made of the labelled cases {row}" in capsys.readouterr().out
+
+
+def test_unlabelled_images_have_guessed_labels_with_a_generator_and_without(
+    stage, tmp_path, monkeypatch, capsys
+):
+    guessed = []
+
+    def prepare_guessed(out, manifest, source, run, unlabelled):
+        guessed.append((run.name, sorted(unlabelled)))
+        return out
+
+    monkeypatch.setattr(synthesis, "prepare_guessed", prepare_guessed)
+    arms = ("--seeds", "1", "--ratio", "0.2", "--count", "7", "--unlabelled", tmp_path)
+    trained = [given for tool, given in stage(*arms) if tool == "train.py"]
+    data = {Path(given["--run"]).name: str(given["--data"]) for given in trained}
+    ours = str(tmp_path / "out" / "guessed-seed0")
+    assert data == {
+        "alone-seed0": "data",
+        "generator-made-seed0": "data",
+        "mixed0.2-made-7-deform1-seed0": "data",
+        "generator-made_guessed-seed0": ours,
+        "mixed0.2-made_guessed-7-deform1-seed0": "data",
+        "guessed0.2-seed0": ours,
+    }
+    configs = {
+        name: yaml.safe_load((tmp_path / "out" / "configs" / f"{name}.yaml").read_text())["data"]
+        for name in data
+    }
+    few = configs["alone-seed0"]["repeats"]
+    assert guessed == [("alone-seed0", sorted(few))] * 2
+    assert configs["generator-made_guessed-seed0"]["repeats"] == {}
+    # Two labelled cases, four times each, and two others: a fifth of what is seen.
+    labelled = {"c1", "c2", "c4", "c5"} - set(few)
+    assert configs["guessed0.2-seed0"]["repeats"] == dict.fromkeys(sorted(labelled), 4)
+    assert "| all themselves, labels guessed | 0.2 | - | - |" in capsys.readouterr().out
+
+
+def test_guessed_label_maps_take_the_place_of_those_that_are_not_to_be_used(tmp_path, monkeypatch):
+    source, affine = tmp_path / "source", np.diag([1.0, 1.0, 2.0, 1.0])
+    for folder in ("imagesTr", "labelsTr"):
+        (source / folder).mkdir(parents=True)
+        for case in "ab":
+            write_nifti(source / folder / f"{case}.nii.gz", Volume(np.ones((2, 3, 4)), affine))
+    pairs = [{"image": f"imagesTr/{c}.nii.gz", "label": f"labelsTr/{c}.nii.gz"} for c in "ab"]
+    named = {"modality": {"0": "MRI"}, "labels": {"0": "background", "5": "organ"}}
+    (source / "dataset.json").write_text(json.dumps({"name": "x", "training": pairs, **named}))
+    found = np.zeros((2, 3, 4), np.uint8)
+    found[1, 2, 3] = 1
+
+    def predict_volume(network, volume):
+        assert (network, volume.shape) == ("network of run", (2, 3, 4))
+        return Volume(found, volume.affine)
+
+    monkeypatch.setattr("segkit.training.run.load_run", lambda folder: folder)
+    monkeypatch.setattr("segkit.inference.predictor.predictor_of", "network of {}".format)
+    monkeypatch.setattr("segkit.inference.predictor.predict_volume", predict_volume)
+    write_guessed(tmp_path / "raw", source, "run", {"b"})
+    ours = scan_source("msd", tmp_path / "raw")
+    image, label = ours.read(ours.cases[1])
+    np.testing.assert_array_equal(label.array, 5 * found)
+    np.testing.assert_array_equal(image.array, 1)
+    kept = [folder / "labelsTr" / "a.nii.gz" for folder in (source, tmp_path / "raw")]
+    assert kept[0].read_bytes() == kept[1].read_bytes()
+
+
+@pytest.mark.parametrize("ratio", ["0", "1.5"])
+def test_a_share_of_nothing_or_of_more_than_all_is_refused(ratio, capsys):
+    with pytest.raises(SystemExit):
+        synthesis.main(["--data", "data", "--ratio", ratio])
+    assert "--ratio must be above 0, and 1 at most" in capsys.readouterr().err
 
 
 def test_what_is_finished_is_not_done_again(stage, tmp_path):
     assert len(stage("--seeds", "1")) == 6
     assert stage("--seeds", "1") == []
-    (tmp_path / "out" / "generator-seed0" / "finished").unlink()
+    (tmp_path / "out" / "generator-made-seed0" / "finished").unlink()
     assert [tool for tool, _ in stage("--seeds", "1")] == ["train.py"]
     more = stage("--seeds", "1", "--deform", "0")
     assert [tool for tool, _ in more] == ["synthesize.py", "train.py", "evaluate.py"]
