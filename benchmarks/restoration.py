@@ -10,7 +10,8 @@ style         A segmenter of data set A, scored on A and on B, which is A with i
               by a curve and another texture; and one that was trained on A and on A translated by
               configs/cycle_gan.yaml. B's labels are used for scores only; its training cases are
               those of A, in another order. --source is the raw data set of layout msd that both
-              are prepared from.
+              are prepared from. An inverted image is far from what it was, so the translator
+              learns without the terms that hold it back, identity and consistency.
 
 The first two are scored by tools/evaluate_synthesis.py --cover, on patches that cover the held-out
 slices; its tables end with the network less the best of all others, see docs/synthesis_scores.md.
@@ -63,7 +64,7 @@ def parse_args(argv):
     add("--only", nargs="+", default=list(PARTS), choices=PARTS)
     add("--fold", type=int, default=0, help="held out (default: 0)")
     add("--count", type=int, help="held-out patches to restore at most (default: 10000)")
-    add("--consistency", type=float, default=1.0, help="weight in style (default: 1)")
+    add("--consistency", type=float, default=0.0, help="weight in style (default: 0)")
     add("--set", metavar="KEY=VALUE", action="append", default=[], help="config key of generators")
     args = parser.parse_args(argv)
     if args.data and "style" in args.only and not args.source:
@@ -108,8 +109,10 @@ def style(args):
         if not (data / "dataset.json").exists():
             tool("prepare_data.py", "--source", source, "--layout", "msd", "--out", data)
     plain = segment(args, out / "segmenter-A", a)
-    options = [f"data.style={json.dumps(str(b))}", f"task.segmenter={json.dumps(str(plain))}"]
-    options += [f"loss.consistency={args.consistency}"]
+    options = [f"data.style={json.dumps(str(b))}", "loss.identity=0"]
+    if args.consistency:
+        options += [f"task.segmenter={json.dumps(str(plain))}"]
+        options += [f"loss.consistency={args.consistency}"]
     translator = learn(args, "cycle_gan", out / "translator", a, *options)
     translated = out / "A-as-B"
     if not (translated / "dataset.json").exists():
