@@ -10,10 +10,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Small tensors: threads cost more than they give, and LLVM more than what it makes faster. Programs
-# that XLA builds are the same; `tests/conformance/test_replicas.py` has them optimized, too.
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
 def pytest_collection_finish():
