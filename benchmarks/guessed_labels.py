@@ -1,7 +1,7 @@
 """A data set whose label maps are, but for those of some cases, what a network found."""
 
-import os
 import shutil
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -24,7 +24,8 @@ def prepare_guessed(out, manifest, source, run, unlabelled):
     """
     if not (out / "dataset.json").exists():
         raw = out.with_name(f"{out.name}-raw")
-        write_guessed(raw, source, run, set(unlabelled))
+        if not (raw / "dataset.json").exists():
+            write_guessed(raw, source, run, set(unlabelled))
         splits = manifest["options"]["splits"]
         tool("prepare_data.py", "--source", raw, "--layout", "msd", "--splits", splits,
              "--out", out)  # fmt: skip
@@ -32,7 +33,10 @@ def prepare_guessed(out, manifest, source, run, unlabelled):
 
 
 def write_guessed(raw, source, run, unlabelled):
-    """Writes the raw data set; its images are links to those of the source."""
+    """Writes the raw data set to `raw`; its images are links to those of the source.
+
+    Args: as of `prepare_guessed`.
+    """
     from data_prep.layouts import scan_source
     from data_prep.preprocess import to_values
     from segkit.inference.predictor import predict_volume
@@ -49,5 +53,5 @@ def write_guessed(raw, source, run, unlabelled):
     for case in tqdm(cases, desc="guessed label maps", unit="case", disable=None):
         found = predict_volume(predictor, dataset.read(case)[0])
         values = to_values(found.array, dataset.classes)
-        write_nifti(raw / "labelsTr" / os.path.basename(case.label), Volume(values, found.affine))
+        write_nifti(raw / "labelsTr" / Path(case.label).name, Volume(values, found.affine))
     shutil.copy(source / "dataset.json", raw / "dataset.json")  # last: says that all is there

@@ -93,13 +93,18 @@ def overrides(*texts):
     return [part for text in texts for part in ("--set", text)]
 
 
+def training_cases(manifest, validation):
+    """Returns the names of the cases of all folds but `validation`, such as `"fold0"`."""
+    folds = {f"fold{n}" for n in range(manifest["folds"])} - {validation}
+    return [case for case, entry in manifest["cases"].items() if entry["split"] in folds]
+
+
 def leave_out(manifest, validation, count, seed):
     """Returns `data.repeats` that leaves `count` cases of the training folds.
 
     Which ones depends on the seed, by hash; more cases hold those of fewer.
     """
-    folds = {f"fold{n}" for n in range(manifest["folds"])} - {validation}
-    cases = [case for case, entry in manifest["cases"].items() if entry["split"] in folds]
+    cases = training_cases(manifest, validation)
     ranked = sorted(cases, key=lambda case: hashlib.sha256(f"{seed}:{case}".encode()).digest())
     if count > len(ranked):
         raise SystemExit(f"--labels {count}: the training folds have {len(ranked)} cases.")

@@ -41,6 +41,7 @@ from benchmarks.runs import paired_gain
 from benchmarks.runs import score
 from benchmarks.runs import tool
 from benchmarks.runs import train
+from benchmarks.runs import training_cases
 from benchmarks.runs import write_config
 from data_prep.manifest import load_manifest
 
@@ -121,40 +122,34 @@ def parse_args(argv):
 
 def segment_with(args, seed, few, manifest, arm):
     """Trains with what an arm mixes in; returns the report of tools/evaluate.py."""
-    if arm.kind == "made":
-        made = synthesize(args, seed, "made", args.data, few, arm)
-        return segment(args, seed, f"mixed{arm.ratio:g}-{made.name}", few, synthetic(made, arm))
-    alone, folder = args.out / f"alone-seed{seed}", args.out / f"guessed-seed{seed}"
-    data = prepare_guessed(folder, manifest, args.unlabelled, alone, few)
-    if arm.kind == "made_guessed":
-        made = synthesize(args, seed, "made_guessed", data, {}, arm)
-        return segment(args, seed, f"mixed{arm.ratio:g}-{made.name}", few, synthetic(made, arm))
-    repeats = oftener(args, manifest, few, arm.ratio)
-    return segment(args, seed, f"guessed{arm.ratio:g}-seed{seed}", repeats, data=data)
+    data, repeats = args.data, few
+    if arm.kind != "made":
+        alone, folder = args.out / f"alone-seed{seed}", args.out / f"guessed-seed{seed}"
+        data, repeats = prepare_guessed(folder, manifest, args.unlabelled, alone, few), {}
+    if arm.kind == "guessed":
+        repeats = oftener(args, manifest, few, arm.ratio)
+        return segment(args, seed, f"guessed{arm.ratio:g}-seed{seed}", repeats, data=data)
+    made = synthesize(args, seed, data, repeats, arm)
+    mixed = {"data.synthetic": {"path": str(made), "ratio": arm.ratio}}
+    return segment(args, seed, f"mixed{arm.ratio:g}-{made.name}", few, mixed)
 
 
-def synthesize(args, seed, kind, data, repeats, arm):
+def synthesize(args, seed, data, repeats, arm):
     """Returns the folder of a synthetic data set, after training its generator; both if need be."""
-    generator = args.out / f"generator-{kind}-seed{seed}"
+    generator = args.out / f"generator-{arm.kind}-seed{seed}"
     settings = settings_of(args, seed, repeats, args.gan_epochs)
     config = write_config(generator, args.gan_config, settings)
     train("train.py", generator, "--config", config, "--data", data, *overrides(*args.gan_set))
-    out = args.out / f"{kind}-{arm.count}-deform{arm.deform:g}-seed{seed}"
+    out = args.out / f"{arm.kind}-{arm.count}-deform{arm.deform:g}-seed{seed}"
     if not (out / "dataset.json").exists():
         tool("synthesize.py", "--run", generator, "--out", out, "--count", arm.count,
              "--deform", arm.deform, "--seed", seed)  # fmt: skip
     return out
 
 
-def synthetic(made, arm):
-    """Returns the setting that mixes a synthetic data set in."""
-    return {"data.synthetic": {"path": str(made), "ratio": arm.ratio}}
-
-
 def oftener(args, manifest, few, ratio):
     """Returns `data.repeats` by which the cases of `few` are a share of all that is seen."""
-    held_out = f"fold{args.fold}"
-    training = [case for case, entry in manifest["cases"].items() if entry["split"] != held_out]
+    training = training_cases(manifest, f"fold{args.fold}")
     labelled = [case for case in training if case not in few]
     times = round(len(few) * (1 - ratio) / (ratio * len(labelled)))
     return dict.fromkeys(labelled, times)

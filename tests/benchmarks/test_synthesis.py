@@ -56,7 +56,7 @@ def stage(tmp_path, monkeypatch):
 
     manifest = {
         "folds": 3,
-        "cases": {f"c{n}": {"split": f"fold{n % 3}"} for n in range(6)},
+        "cases": {f"c{n}": {"split": f"fold{n % 3}"} for n in range(6)} | {"t": {"split": "test"}},
     }
     for module in (runs, synthesis):
         monkeypatch.setattr(module, "tool", tool)

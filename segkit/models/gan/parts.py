@@ -150,7 +150,10 @@ def first_map(vector, sides, filters):
 
 
 def conv(x, filters, *, kernel, name, stride=1, bias=True, spectral_norm=False, **options):
-    """Returns a padded convolution of a feature map, with spectral norm if asked for."""
+    """Returns a padded convolution of a feature map, with spectral norm if asked for.
+
+    Options are further ones of the layer, such as `dtype`.
+    """
     rank, options = len(x.shape) - 2, {"use_bias": bias, "name": name, **options}
     if spectral_norm:
         return SpectralConvolution(filters, (kernel,) * rank, stride, **options)(x)
