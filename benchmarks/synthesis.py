@@ -2,7 +2,7 @@
 
     python benchmarks/synthesis.py --data data/hippocampus                     # 8 labels, 3 seeds
     python benchmarks/synthesis.py --data data/hippocampus --seeds 1 --ratio 0.25 0.5 --count 500
-    python benchmarks/synthesis.py --data data/hippocampus --unlabelled RAW/Task04_Hippocampus
+    python benchmarks/synthesis.py --data data/hippocampus --ceiling --unlabelled RAW/Task04
 
 For each seed a generator learns from the slices of 8 cases of the training folds, and makes pairs
 of image and label map from theirs alone. Then networks are trained on the slices of these 8 cases,
@@ -16,6 +16,7 @@ With --unlabelled, the raw data set, the images of the other training cases have
 label maps that the network without synthetic slices finds in them: a generator learns from the
 slices of all training cases and makes pairs of any of these label maps; and, to tell what
 generators are good for, networks are trained on these cases themselves, without any generator.
+--ceiling trains on the labels of all training cases: what there is to gain.
 
 Every run is a folder in --out, in a process of its own. Repeat the command to go on after an
 interruption; what is finished is not done again. Without --data nothing is measured.
@@ -49,6 +50,7 @@ KINDS = {
     "made": "made of the labelled cases",
     "made_guessed": "made of all, labels guessed",
     "guessed": "all themselves, labels guessed",
+    "ceiling": "all themselves, true labels",
 }
 
 
@@ -57,7 +59,7 @@ class Arm(NamedTuple):
 
     Attributes:
         kind: Key of `KINDS`.
-        ratio: Share of a batch, on average for `guessed`.
+        ratio: Share of a batch, on average for `guessed`; 0 for `ceiling`, which mixes nothing.
         count: Number of synthetic slices.
         deform: Strength of the deformation of label maps.
     """
@@ -86,10 +88,11 @@ def main(argv=None):
 
 def arms_of(args):
     """Returns the list of `Arm`."""
-    kinds = list(KINDS) if args.unlabelled else ["made"]
-    made = [Arm(*arm) for arm in itertools.product(kinds, args.ratio, args.count, args.deform)]
-    arms = [Arm("guessed", arm.ratio) if arm.kind == "guessed" else arm for arm in made]
-    return list(dict.fromkeys(arms))
+    kinds = ["made", "made_guessed"] if args.unlabelled else ["made"]
+    arms = [Arm(*arm) for arm in itertools.product(kinds, args.ratio, args.count, args.deform)]
+    if args.unlabelled:
+        arms += [Arm("guessed", ratio) for ratio in args.ratio]
+    return arms + ([Arm("ceiling", 0.0)] if args.ceiling else [])
 
 
 def parse_args(argv):
@@ -111,6 +114,7 @@ def parse_args(argv):
     add("--epochs", type=int, help="of the segmentation (default: the config's)")
     add("--gan-epochs", type=int, help="of the generator (default: the config's)")
     add("--unlabelled", metavar="FOLDER", type=Path, help="raw, layout msd, of --data")
+    add("--ceiling", action="store_true", help="train with all labels, too")
     every = {"metavar": "KEY=VALUE", "action": "append", "default": []}
     add("--set", **every, help="config key of all segmentations")
     add("--gan-set", **every, help="config key of the generators")
@@ -123,6 +127,8 @@ def parse_args(argv):
 def segment_with(args, seed, few, manifest, arm):
     """Trains with what an arm mixes in; returns the report of tools/evaluate.py."""
     data, repeats = args.data, few
+    if arm.kind == "ceiling":
+        return segment(args, seed, f"ceiling-seed{seed}", {})
     if arm.kind != "made":
         alone, folder = args.out / f"alone-seed{seed}", args.out / f"guessed-seed{seed}"
         data, repeats = prepare_guessed(folder, manifest, args.unlabelled, alone, few), {}
@@ -207,7 +213,7 @@ def write(args, rows):
         low, high = row["interval"]
         made = f"{row['count']} | {row['deform']:g}" if row["count"] else "- | -"
         lines.append(
-            f"| {KINDS[row['kind']]} | {row['ratio']:g} | {made} | {row['without']:.3f} | "
+            f"| {KINDS[row['kind']]} | {row['ratio'] or '-'} | {made} | {row['without']:.3f} | "
             f"{row['with']:.3f} | {row['gain']:+.3f} ({low:+.3f} to {high:+.3f}) |"
         )
     print("\n".join(["", *lines]))

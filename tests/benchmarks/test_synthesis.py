@@ -146,6 +146,16 @@ def test_unlabelled_images_have_guessed_labels_with_a_generator_and_without(
     assert "| all themselves, labels guessed | 0.2 | - | - |" in capsys.readouterr().out
 
 
+def test_the_ceiling_is_trained_on_all_labels(stage, tmp_path, capsys):
+    stage("--seeds", "1", "--ceiling")
+    config = yaml.safe_load((tmp_path / "out" / "configs" / "ceiling-seed0.yaml").read_text())
+    assert config["data"]["repeats"] == {}
+    assert config["augment"] == {"policy": "nnunet"}
+    assert "synthetic" not in config["data"]
+    row = "| all themselves, true labels | - | - | - | 0.600 | 0.600 | +0.000"
+    assert row in capsys.readouterr().out
+
+
 def test_guessed_label_maps_take_the_place_of_those_that_are_not_to_be_used(tmp_path, monkeypatch):
     source, affine = tmp_path / "source", np.diag([1.0, 1.0, 2.0, 1.0])
     for folder in ("imagesTr", "labelsTr"):
