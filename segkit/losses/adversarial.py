@@ -36,6 +36,7 @@ class AdversarialLoss(Loss):
         critic: str | dict = "patch",
         l1: float = 0.0,
         feature_matching: float = 0.0,
+        diversity: float = 0.0,
         r1: float = 0.0,
         gradient_penalty: float = 0.0,
         cycle: float = 0.0,
@@ -52,6 +53,11 @@ class AdversarialLoss(Loss):
             critic: Key of `segkit.models.CRITICS`, or `{name: ..., option: value}`.
             l1: Weight of the mean distance of made and real voxels, of paired tasks.
             feature_matching: Weight of the distance of the critic's features, of paired tasks.
+            diversity: Weight by which the critic's features of two images made of one input, from
+                other noise, are driven apart; `feature_matching` at most. With both weights alike
+                the generator descends the energy score of these features, of which the minimum is
+                to vary as real images do; feature matching alone wants one image per input, the
+                median of the features.
             r1: Weight of R1, gamma in the paper.
             gradient_penalty: Weight of the gradient penalty of WGAN-GP.
             cycle: Weight of the distance of an image and what comes back, of the task `style`.
@@ -65,13 +71,16 @@ class AdversarialLoss(Loss):
             ConfigError: An unknown kind or augmentation, or a value out of range.
 
         Reference:
-            TTUR: Heusel et al., NeurIPS 2017, arXiv:1706.08500.
+            TTUR: Heusel et al., NeurIPS 2017, arXiv:1706.08500. Energy score: Gneiting and Raftery,
+            2007, doi:10.1198/016214506000001437, equation 21; of features of a critic: Bellemare
+            et al., arXiv:1705.10743. Here of each feature by itself, with absolute differences.
         """
         super().__init__("adversarial", None)
         self.kind, self.critic = kind, critic
         self.weights = {
             "l1": l1,
             "feature_matching": feature_matching,
+            "diversity": diversity,
             "r1": r1,
             "gradient_penalty": gradient_penalty,
             "cycle": cycle,
@@ -103,6 +112,12 @@ class AdversarialLoss(Loss):
         for name, weight in self.weights.items():
             if weight < 0:
                 raise ConfigError(f"loss.{name} must be 0 or more, got {weight}.")
+        matching, diversity = self.weights["feature_matching"], self.weights["diversity"]
+        if diversity > matching:  # nothing would hold images back from the ever more unlike
+            raise ConfigError(
+                f"loss.diversity must be at most loss.feature_matching, {matching}, "
+                f"got {diversity}."
+            )
         if self.critic_steps < 1:
             raise ConfigError(f"loss.critic_steps must be 1 or more, got {self.critic_steps}.")
         if not self.critic_rate > 0:

@@ -99,6 +99,10 @@ def test_l1_counts_voxels_by_their_weight():
         ({"kind": "hing"}, "Did you mean 'hinge'"),
         ({"critic_augment": ["colour"]}, "Did you mean 'color'"),
         ({"r1": -1.0}, "loss.r1 must be 0 or more, got -1.0"),
+        (
+            {"feature_matching": 2.0, "diversity": 2.5},
+            "loss.diversity must be at most loss.feature_matching, 2.0, got 2.5",
+        ),
         ({"critic_steps": 0}, "loss.critic_steps must be 1 or more"),
         ({"critic_rate": 0.0}, "loss.critic_rate must be above 0"),
         ({"feature_maching": 1.0}, "Did you mean 'feature_matching'"),

@@ -35,12 +35,15 @@ def spade(
     """Builds the SPADE generator, in 2-D or 3-D.
 
     The noise becomes the coarsest map; at each resolution stands a residual block whose
-    normalizations take scale and offset from the label map, and between them voxels are repeated.
+    normalizations take scale and offset from the label map and the noise, and between them voxels
+    are repeated.
 
     Departures from the paper: statistics of each example, not of the batch, so that examples do
-    not see each other; the label map is made coarser by the mean of its one-hot voxels, in which
-    small structures stay, not by taking one voxel of many; one block at the second resolution,
-    not two; linear output.
+    not see each other; the noise is added, by a dense layer, to what each normalization sees of
+    the label map, as statistics of each example would take from the coarsest map what is alike
+    throughout an image (a convolution of label map and noise side by side, as in OASIS); the label
+    map is made coarser by the mean of its one-hot voxels, in which small structures stay, not by
+    taking one voxel of many; one block at the second resolution, not two; linear output.
 
     Args:
         num_classes: Number of classes of the label map, background included. A voxel with a label
@@ -50,7 +53,7 @@ def spade(
         filters: Filters of the finest resolution; they double with each that is coarser.
         max_filters: Upper bound on the filters.
         upsamplings: How often the resolution is doubled.
-        hidden: Filters between the label map and scale and offset, in each normalization.
+        hidden: Filters between label map and noise, and scale and offset, in each normalization.
         noise: Size of the noise.
         spectral_norm: Divide the kernels of the blocks by their largest singular value.
         pixel_noise: Add noise to each voxel after every convolution of a block, as StyleGAN does:
@@ -66,7 +69,8 @@ def spade(
 
     Reference:
         Park et al., "Semantic Image Synthesis with Spatially-Adaptive Normalization", CVPR 2019,
-        arXiv:1903.07291, figures 3, 4 and 11; `SPADEGenerator` of NVlabs/SPADE.
+        arXiv:1903.07291, figures 3, 4 and 11; `SPADEGenerator` of NVlabs/SPADE. OASIS: Sushko et
+        al., ICLR 2021, arXiv:2012.04781, section 3.3.
     """
     check_classes("spade", num_classes)
     check_range("spade", "hidden", hidden, low=1)
@@ -85,7 +89,7 @@ def spade(
     for level in reversed(range(len(widths))):
         if level < upsamplings:
             x = finer(x, name=f"up{level}")
-        x = block(x, maps[level], widths[level], name=f"block{level}")
+        x = block(x, (maps[level], inputs["noise"]), widths[level], name=f"block{level}")
     x = layers.LeakyReLU(SLOPE, name="last_relu")(x)
     made = conv(x, input_shape[-1], kernel=3, name="made", dtype="float32")
     return keras.Model(inputs, made, name="spade")
@@ -101,17 +105,17 @@ def _label_maps(label, num_classes, upsamplings):
     return maps
 
 
-def _block(x, label, filters, *, hidden, spectral_norm, pixel_noise, name):
+def _block(x, given, filters, *, hidden, spectral_norm, pixel_noise, name):
     """A residual block: two convolutions, and beside them one where the filters change."""
     before = x.shape[-1]
     middle = min(before, filters)
     shared = {"spectral_norm": spectral_norm}
     beside = x
     if before != filters:
-        beside = _normalized(x, label, hidden, name=f"{name}_beside")
+        beside = _normalized(x, given, hidden, name=f"{name}_beside")
         beside = conv(beside, filters, kernel=1, bias=False, name=f"{name}_beside_conv", **shared)
     for number, width in enumerate((middle, filters), start=1):
-        x = _normalized(x, label, hidden, name=f"{name}_{number}")
+        x = _normalized(x, given, hidden, name=f"{name}_{number}")
         x = layers.LeakyReLU(SLOPE, name=f"{name}_relu{number}")(x)
         x = conv(x, width, kernel=3, name=f"{name}_conv{number}", **shared)
         if pixel_noise:
@@ -119,9 +123,13 @@ def _block(x, label, filters, *, hidden, spectral_norm, pixel_noise, name):
     return layers.Add(name=f"{name}_add")([beside, x])
 
 
-def _normalized(x, label, hidden, *, name):
-    seen = layers.ReLU(name=f"{name}_label_relu")(
-        conv(label, hidden, kernel=3, name=f"{name}_label_conv")
-    )
+def _normalized(x, given, hidden, *, name):
+    """Feature map, normalized, with scale and offset from what is given: label map and noise."""
+    label, noise = given
+    seen = conv(label, hidden, kernel=3, name=f"{name}_label_conv")
+    style = layers.Dense(hidden, use_bias=False, name=f"{name}_noise_dense")(noise)
+    style = layers.Reshape((1,) * (len(x.shape) - 2) + (hidden,), name=f"{name}_noise_map")(style)
+    seen = layers.Add(name=f"{name}_label_and_noise")([seen, style])
+    seen = layers.ReLU(name=f"{name}_label_relu")(seen)
     maps = conv(seen, 2 * x.shape[-1], kernel=3, name=f"{name}_scale_and_offset")
     return SpadeNormalization(name=f"{name}_norm")([x, maps])

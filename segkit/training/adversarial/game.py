@@ -17,7 +17,8 @@ from segkit.training.adversarial.penalties import gradient_penalty
 from segkit.training.adversarial.penalties import r1
 
 ADDED = ("noise", "class")  # inputs of a generator that no task gives
-TERMS = ("l1", "feature_matching", "r1", "gradient_penalty")  # weights that this game knows
+PAIRED = ("l1", "feature_matching")  # weights of terms of paired tasks
+TERMS = ("r1", "gradient_penalty")  # of all tasks of this game
 
 
 class Player:
@@ -77,7 +78,8 @@ class Game:
         self._task, self.loss = task, loss
         self._generator, self._critic = Player("generator", generator), Player("critic", critic)
         self.generators, self.critics = [self._generator], [self._critic]
-        check_terms(loss, TERMS if task.paired else TERMS[2:])
+        noisy = ("diversity",) if "noise" in self._generator.takes else ()
+        check_terms(loss, (*PAIRED, *noisy, *TERMS) if task.paired else TERMS)
         check_inputs(self._generator, task.gives)
 
     def critic_terms(self, images, labels, training=True):
@@ -115,6 +117,11 @@ class Game:
             aim = self._judged(real, condition, example.ids, training)
             distance = feature_distance(features_of(aim), features_of(outputs))
             terms["feature_matching"] = weights["feature_matching"] * distance
+        if weights["diversity"]:
+            other, _ = self._seen(example, self._made(example, training, "other_noise"), training)
+            beside = self._judged(other, condition, example.ids, training)
+            distance = feature_distance(features_of(beside), features_of(outputs))
+            terms["diversity"] = -weights["diversity"] * distance
         if weights["l1"]:
             terms["l1"] = weights["l1"] * weighted_l1(example.real, made, example.weight)
         return terms, {}
@@ -130,9 +137,9 @@ class Game:
         found = {"real": example.real, "fake": self._made(example, training=False)}
         return found if example.shown is None else {**found, "condition": example.shown}
 
-    def _made(self, example, training):
-        """The whole images that the generator makes."""
-        inputs = added_inputs(self._generator, example)
+    def _made(self, example, training, noise="noise"):
+        """The whole images that the generator makes, of noise of that name."""
+        inputs = added_inputs(self._generator, example, noise)
         made = self._generator({**example.inputs, **inputs}, training)
         return example.compose(made) if example.compose else made
 
@@ -171,12 +178,18 @@ def terms_of_critic(loss, judged, real, fake, training):
     return terms, {"critic_accuracy": critic_accuracy(kind, *pair), **scores}
 
 
-def added_inputs(player, example):
-    """Returns the inputs of a generator that no task gives, as a dict, drawn for each example."""
+def added_inputs(player, example, noise="noise"):
+    """Returns the inputs of a generator that no task gives, as a dict, drawn for each example.
+
+    Args:
+        player: The generator.
+        example: `Example`.
+        noise: Name of the noise; that of another name is other noise.
+    """
     added = {"class": example.ids} if "class" in player.takes else {}
     if "noise" in player.takes:
         size = player.model.input["noise"].shape[-1]
-        added["noise"] = normal(f"{player.name}_noise", None, tf.shape(example.real)[0], (size,))
+        added["noise"] = normal(f"{player.name}_{noise}", None, tf.shape(example.real)[0], (size,))
     return added
 
 

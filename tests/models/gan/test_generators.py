@@ -34,8 +34,8 @@ def labels(*classes):
 
 
 def test_the_parameters_of_spade_are_those_worked_out_by_hand():
-    def norm(channels):  # label to hidden, hidden to scale and offset, kernel 3
-        return 9 * 3 * 2 + 2 + 9 * 2 * 2 * channels + 2 * channels
+    def norm(channels):  # label and noise to hidden, hidden to scale and offset, kernel 3
+        return 9 * 3 * 2 + 2 + 5 * 2 + 9 * 2 * 2 * channels + 2 * channels
 
     start = 5 * 4 * 4 * 8 + 4 * 4 * 8
     coarse = 2 * (norm(8) + 9 * 8 * 8 + 8)  # 8 to 8 channels: nothing beside
@@ -59,6 +59,15 @@ def test_an_image_follows_its_label_map():
         assert np.abs(made[first] - made[second]).max() > 0.1 * np.std(made[first])
     other = model({"label": labels(0), "noise": noise + 1.0})
     assert np.abs(other - made[0]).max() > 0.1 * np.std(made[0])
+
+
+def test_noise_reaches_scale_and_offset_also_where_the_coarsest_map_is_alike_throughout():
+    # A map that is alike throughout an image is 0 once it is normalized, whatever the noise.
+    model = spade()
+    start = model.get_layer("start")
+    start.set_weights([np.zeros_like(w) for w in start.get_weights()])
+    made = [model({"label": labels(0), "noise": tf.fill((1, 5), z)}).numpy() for z in (-1.0, 1.0)]
+    assert np.abs(made[0] - made[1]).max() > 0.1 * np.std(made[0])
 
 
 def test_a_permuted_label_map_gives_the_same_image_if_the_weights_are_permuted_alike():

@@ -16,7 +16,8 @@ from tests.training.adversarial.games import weights
 AUGMENT = ["color", "translation", "cutout"]
 # Everything that draws random numbers, has statistics of its own, or adds up over the batch.
 FULL = {
-    "spade": {"feature_matching": 2.0, "l1": 1.0, "r1": 1.0, "critic_augment": AUGMENT},
+    "spade": {"feature_matching": 2.0, "diversity": 1.0, "l1": 1.0, "r1": 1.0}
+    | {"critic_augment": AUGMENT},
     "dcgan": {"kind": "wasserstein", "gradient_penalty": 10.0, "critic_steps": 2},
 }
 CRITIC = {"spade": "patch", "dcgan": "global"}
@@ -76,7 +77,8 @@ def test_the_generator_has_a_turn_every_so_many_steps():
 
 def test_every_term_is_there_and_the_loss_is_the_generators():
     numbers = alone("spade")
-    own = [numbers[f"train {name}"] for name in ("adversarial", "feature_matching", "l1")]
+    terms = ("adversarial", "feature_matching", "diversity", "l1")
+    own = [numbers[f"train {name}"] for name in terms]
     np.testing.assert_allclose(numbers["train loss"], sum(own), rtol=1e-5)
     assert (numbers["train critic"] > 0).all()
     assert (numbers["train r1"] > 0).all()

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from segkit.errors import ConfigError
+from segkit.layers.per_example import normal
 from segkit.layers.step_context import step_context
 from segkit.losses import build_loss
 from segkit.training.adversarial.game import Game
@@ -114,6 +115,55 @@ def test_what_was_made_is_composed_weighed_and_judged_beside_its_condition():
     )
 
 
+class Paired(Task):
+    """Images from noise that are compared with real ones."""
+
+    paired = True
+
+
+def critic_of_voxels():
+    """A critic whose only features are twice the voxels."""
+    image = keras.Input(SHAPE, name="image")
+    return keras.Model({"image": image}, {"logits_0": image, "features_0_0": 2.0 * image})
+
+
+def test_images_of_other_noise_are_driven_apart():
+    loss = build_loss("adversarial", feature_matching=4.0, diversity=3.0)
+    game = Game(Paired(Patches(SHAPE)), loss, linear_generator(), critic_of_voxels())
+    g = np.array([0.3, -0.8, 1.1, -0.2])
+    game.generators[0].model.set_weights([g[None]])
+    with context():
+        terms, _ = game.generator_terms(tf.zeros((3, *SHAPE)), None)
+        z, other = (normal(f"generator_{n}", None, 3, (1,)) for n in ("noise", "other_noise"))
+    distance = np.abs(2 * (z - other) * g).mean(1)
+    np.testing.assert_allclose(terms["diversity"], -3 * distance, rtol=1e-5)
+    assert (distance > 0).all()
+
+
+def test_with_diversity_images_vary_as_real_ones_do_and_without_they_do_not():
+    # Of normal voxels with deviation 1 the slope by the generator's deviation g, both weights 1:
+    # feature matching 2 sqrt(2 / pi) g / sqrt(1 + g^2), diversity -2 / sqrt(pi).
+    count = 20_000
+    real = tf.random.stateless_normal((count, *SHAPE), seed=(1, 2))
+
+    def slope(g, diversity):
+        loss = build_loss("adversarial", feature_matching=1.0, diversity=diversity)
+        game = Game(Paired(Patches(SHAPE)), loss, linear_generator(), critic_of_voxels())
+        model = game.generators[0].model
+        model.set_weights([np.full((1, 4), g)])
+        with context(count), tf.GradientTape() as tape:
+            terms, _ = game.generator_terms(real, None)
+            compared = sum(tf.reduce_mean(v) for k, v in terms.items() if k != "adversarial")
+        return tape.gradient(compared, model.trainable_weights[0].value).numpy().sum()
+
+    for g in (0.5, 1.0, 2.0):
+        matching = 2 * np.sqrt(2 / np.pi) * g / np.sqrt(1 + g**2)
+        assert slope(g, 0.0) == pytest.approx(matching, abs=0.03)
+        assert slope(g, 1.0) == pytest.approx(matching - 2 / np.sqrt(np.pi), abs=0.03)
+    assert slope(0.5, 1.0) < 0 < slope(2.0, 1.0)
+    assert slope(1.0, 1.0) == pytest.approx(0, abs=0.03)
+
+
 def test_a_class_reaches_generator_and_critic():
     number = keras.Input((), dtype="int32", name="class")
     made = layers.Reshape(SHAPE)(layers.Embedding(5, 4, name="e")(number))
@@ -151,12 +201,20 @@ def test_features_are_told_apart_by_scale():
     assert features_of(outputs) == [[1, 2], [3]]
 
 
+def test_a_generator_without_noise_has_no_diversity():
+    loss = build_loss("adversarial", feature_matching=1.0, diversity=1.0)
+    critic = critic_with(condition=SHAPE)
+    with pytest.raises(ConfigError, match=r"has l1, feature_matching, r1.*Set loss.diversity=0"):
+        Game(Holes(Patches(SHAPE)), loss, image_generator(), critic)
+
+
 @pytest.mark.parametrize(
     ("task", "generator", "loss", "message"),
     [
         ("labels", linear_generator, {}, "takes noise, and the task gives label"),
         ("noise", image_generator, {}, "takes image, and the task gives noise only"),
         ("noise", linear_generator, {"l1": 1.0}, "loss.l1 is 1.0, but the task has no such term"),
+        ("noise", linear_generator, {"feature_matching": 1.0, "diversity": 1.0}, "no such term"),
         (
             "noise",
             linear_generator,
