@@ -84,6 +84,13 @@ def parse_args(argv):
         metavar="STRENGTH",
         help="of label maps, from 0, none, to 1 (default: 1)",
     )
+    add(
+        "--foreground",
+        type=float,
+        metavar="SHARE",
+        help="of label maps that are centred on foreground, beyond those that chance brings; a "
+        "training that mixes them in has data.foreground_fraction for that (default: 0)",
+    )
     add("--devices", choices=("auto", "cpu", "gpu"), default="auto", help="default: auto")
     add("--overwrite", action="store_true", help="replace another data set in --out")
     return parser.parse_args(argv)
@@ -135,7 +142,8 @@ def check(args):
         raise ConfigError(
             f"{folder} makes no new cases, its task is {task.name!r}. Use tools/restore.py."
         )
-    of_task = {"--data": ("labels",), "--deform": ("labels",), "--source": ("style",)}
+    of_task = dict.fromkeys(("--data", "--deform", "--foreground"), ("labels",))
+    of_task["--source"] = ("style",)
     for option, tasks in of_task.items():
         if getattr(args, option[2:]) is not None and task.name not in tasks:
             raise ConfigError(f"{option} goes with the task {tasks[0]}, not {task.name}. Drop it.")
@@ -147,6 +155,9 @@ def check(args):
         raise ConfigError(f"--seed must be 0 or more, got {args.seed}.")
     args.deform = 1.0 if args.deform is None else args.deform
     deformation(args.deform)
+    args.foreground = args.foreground or 0.0
+    if not 0 <= args.foreground <= 1:
+        raise ConfigError(f"--foreground must be between 0 and 1, got {args.foreground}.")
     return task.name
 
 
@@ -206,7 +217,7 @@ def from_labels(args, generator):
             patch_size=tuple(config.data.patch_size),
             seed=args.seed,
             repeats=known,
-            foreground_fraction=config.data.foreground_fraction,
+            foreground_fraction=args.foreground,
             memory_bytes=config.data.memory_mb << 20,
         )
 
@@ -313,7 +324,7 @@ def patches_job(args, generator, make, seen):
     shape = [1] * (3 - len(patch)) + patch
     options = {"count": args.count, "chunk": max(shape), "chunk_overlap": 0}
     labels = run.config.task.name == "labels"
-    options |= {"deform": args.deform} if labels else {}
+    options |= {"deform": args.deform, "foreground": args.foreground} if labels else {}
     about = {**about_run(args, generator, seen), "patch_size": patch}
     description = describe(run.manifest, about=about, options=options, labels=labels)
     return Job(description, [shape] * args.count, make)

@@ -160,13 +160,22 @@ def test_label_maps_are_drawn_from_training_cases_only(made, labelled_mr_run):
     assert (about["task"], about["patch_size"]) == ("labels", list(SIDES))
 
 
-def test_not_deformed_they_are_the_patches_of_the_training_stream(made, labelled_mr_run):
-    manifest = load_manifest(labelled_mr_run.data)
-    stream = build_dataset(
-        labelled_mr_run.data, manifest, ("fold1", "fold2"), patch_size=SIDES, batch_size=1, seed=0
-    )
-    for chunk, (_, label) in zip(chunks(made.folder), stream, strict=False):
-        np.testing.assert_array_equal(chunk.label, label)
+@pytest.mark.parametrize("foreground", [0.0, 1.0])
+def test_not_deformed_they_are_patches_of_a_training_stream(
+    made, generator, labelled_mr_run, tmp_path, foreground
+):
+    folder = made.folder
+    if foreground:
+        folder = tmp_path / "out"
+        assert call(generator, folder, "--deform", 0, "--foreground", foreground) == 0
+    found = [chunk.label for chunk in chunks(folder)]
+    data, manifest = labelled_mr_run.data, load_manifest(labelled_mr_run.data)
+    options = {"patch_size": SIDES, "batch_size": 1, "seed": 0, "foreground_fraction": foreground}
+    stream = build_dataset(data, manifest, ("fold1", "fold2"), **options)
+    for label, (_, expected) in zip(found, stream, strict=False):
+        np.testing.assert_array_equal(label, expected)
+    # At random positions some have no foreground, whatever the run's own share of these was.
+    assert all(label.any() for label in found) == bool(foreground)
 
 
 def test_a_case_depends_on_its_number_and_the_seed_only(made, generator, tmp_path):
@@ -299,6 +308,7 @@ def test_mistakes_are_told_before_anything_is_loaded(generator, make_run, tmp_pa
         (("--run", generator, *out, "--count", 0), "--count must be at least 1, got 0"),
         (("--run", generator, *out, "--count", 1, "--seed", -1), "--seed must be 0 or more"),
         (("--run", generator, *out, "--count", 1, "--deform", 2), "--deform must be between"),
+        (("--run", generator, *out, "--count", 1, "--foreground", 2), "--foreground must be"),
         (("--run", generator, *out, "--count", 1, "--source", "x"), "--source goes with the task"),
     ]:
         assert message in mistake(synthesize.main, *argv)
