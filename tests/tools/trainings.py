@@ -18,7 +18,7 @@ def history(run):
         return list(csv.DictReader(file))
 
 
-def wait_for(condition, seconds=600):
+def wait_for(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
