@@ -117,7 +117,9 @@ class Game:
             aim = self._judged(real, condition, example.ids, training)
             distance = feature_distance(features_of(aim), features_of(outputs))
             terms["feature_matching"] = weights["feature_matching"] * distance
-        if weights["diversity"]:  # what layers draw, such as noise per voxel, is the same in both
+        if weights["diversity"]:
+            # Through one image of the two only: half of the slope, as the energy score has it. What
+            # layers draw, such as noise per voxel, is the same in both.
             other, _ = self._seen(example, self._made(example, training, "other_noise"), training)
             beside = self._judged(other, condition, example.ids, training)
             distance = feature_distance(features_of(beside), features_of(outputs))
